@@ -1,0 +1,49 @@
+"""Decoding: from any model that predicts one symbol at a time to its best, or its sampled, outputs.
+
+Knows no model and no word: it sees a `StepModel` and integer tokens. Names load late, so that the options can be read
+without importing torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from seqkit.decode.beam import SearchNode as SearchNode
+    from seqkit.decode.beam import SearchTree as SearchTree
+    from seqkit.decode.beam import beam_search as beam_search
+    from seqkit.decode.beam import beam_search_trees as beam_search_trees
+    from seqkit.decode.options import BeamOptions as BeamOptions
+    from seqkit.decode.options import SampleOptions as SampleOptions
+    from seqkit.decode.sample import greedy as greedy
+    from seqkit.decode.sample import sample as sample
+    from seqkit.decode.scoring import force_decode as force_decode
+    from seqkit.decode.step import Hypothesis as Hypothesis
+    from seqkit.decode.step import StepModel as StepModel
+    from seqkit.decode.step import StepOutput as StepOutput
+
+_HOME = {
+    "BeamOptions": "options",
+    "Hypothesis": "step",
+    "SampleOptions": "options",
+    "SearchNode": "beam",
+    "SearchTree": "beam",
+    "StepModel": "step",
+    "StepOutput": "step",
+    "beam_search": "beam",
+    "beam_search_trees": "beam",
+    "force_decode": "scoring",
+    "greedy": "sample",
+    "sample": "sample",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOME])

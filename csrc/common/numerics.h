@@ -1,0 +1,162 @@
+// Vectors of the width this file is compiled for, and the functions that kernels share.
+//
+// Everything has internal linkage and is inlined, so that no code of one machine level can reach another (device.h).
+// Contraction is off in the whole build: a multiply-add is fused where `fma` is written and nowhere else. Together with
+// tails that run the same vector code as full vectors, a result never depends on where in a row it was computed.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+#if defined(__AVX2__) || defined(__AVX512F__)
+#include <immintrin.h>
+#endif
+
+namespace {
+
+#define SEQKIT_INLINE inline __attribute__((always_inline))
+
+#if defined(__AVX512F__)
+constexpr int kLanes = 16;
+#elif defined(__AVX2__)
+constexpr int kLanes = 8;
+#else
+constexpr int kLanes = 4;
+#endif
+
+typedef float Vec __attribute__((vector_size(kLanes * sizeof(float))));
+typedef int32_t VecInt __attribute__((vector_size(kLanes * sizeof(float))));
+
+SEQKIT_INLINE Vec splat(float value) { return Vec{} + value; }
+
+SEQKIT_INLINE Vec load(const float* from) {
+  Vec value;
+  std::memcpy(&value, from, sizeof value);
+  return value;
+}
+
+SEQKIT_INLINE void store(float* to, Vec value) { std::memcpy(to, &value, sizeof value); }
+
+// The first `count` lanes; the others are zero and untouched in memory.
+SEQKIT_INLINE Vec load_part(const float* from, int count) {
+#if defined(__AVX512F__)
+  return (Vec)_mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << count) - 1), from);
+#else
+  Vec value{};
+  for (int lane = 0; lane < count; ++lane) value[lane] = from[lane];
+  return value;
+#endif
+}
+
+SEQKIT_INLINE void store_part(float* to, Vec value, int count) {
+#if defined(__AVX512F__)
+  _mm512_mask_storeu_ps(to, static_cast<__mmask16>((1u << count) - 1), (__m512)value);
+#else
+  for (int lane = 0; lane < count; ++lane) to[lane] = value[lane];
+#endif
+}
+
+// a * b + c, rounded once where the machine can.
+SEQKIT_INLINE Vec fma(Vec a, Vec b, Vec c) {
+#if defined(__AVX512F__)
+  return (Vec)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+#elif defined(__AVX2__)
+  return (Vec)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+#else
+  return a * b + c;
+#endif
+}
+
+// The order of the additions is fixed: halves, quarters, and so on.
+SEQKIT_INLINE float sum(Vec value) {
+  float lanes[kLanes];
+  store(lanes, value);
+  for (int width = kLanes / 2; width > 0; width /= 2) {
+    for (int lane = 0; lane < width; ++lane) lanes[lane] += lanes[lane + width];
+  }
+  return lanes[0];
+}
+
+// exp(x) to 2 units in the last place; 0 below -87.3, infinity above 88.7, NaN stays NaN.
+// exp(x) = 2^n exp(r) with n = round(x / ln 2) and a polynomial in r (Cephes expf, S. Moshier).
+SEQKIT_INLINE Vec exp(Vec x) {
+  const Vec low = splat(-87.33f), high = splat(88.72f);
+  Vec clamped = x < low ? low : x;  // a comparison with NaN is false: NaN passes
+  clamped = clamped > high ? high : clamped;
+  const Vec rounder = splat(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer
+  Vec n = fma(clamped, splat(1.44269504f), rounder) - rounder;
+  n = n > splat(127.0f) ? splat(127.0f) : n;
+  Vec r = fma(n, splat(-0.693359375f), clamped);
+  r = fma(n, splat(2.12194440e-4f), r);
+  Vec p = splat(1.9875691500e-4f);
+  p = fma(p, r, splat(1.3981999507e-3f));
+  p = fma(p, r, splat(8.3334519073e-3f));
+  p = fma(p, r, splat(4.1665795894e-2f));
+  p = fma(p, r, splat(1.6666665459e-1f));
+  p = fma(p, r, splat(5.0000001201e-1f));
+  const Vec mantissa = fma(p, r * r, r) + splat(1.0f);
+  const VecInt bits = (__builtin_convertvector(n, VecInt) + 127) << 23;
+  Vec power;
+  std::memcpy(&power, &bits, sizeof power);
+  const Vec result = mantissa * power;
+  const Vec above = x > high ? splat(__builtin_inff()) : result;
+  return x < low ? splat(0.0f) : above;
+}
+
+SEQKIT_INLINE Vec magnitude(Vec x) { return x < splat(0.0f) ? -x : x; }
+
+SEQKIT_INLINE Vec sigmoid(Vec x) { return splat(1.0f) / (splat(1.0f) + exp(-x)); }
+
+// Odd polynomial near zero, 1 - 2 / (exp(2|x|) + 1) elsewhere (Cephes tanhf).
+SEQKIT_INLINE Vec tanh(Vec x) {
+  const Vec size = magnitude(x), square = x * x;
+  Vec p = splat(-5.70498872745e-3f);
+  p = fma(p, square, splat(2.06390887954e-2f));
+  p = fma(p, square, splat(-5.37397155531e-2f));
+  p = fma(p, square, splat(1.33314422036e-1f));
+  p = fma(p, square, splat(-3.33332819422e-1f));
+  const Vec near = fma(p * square, x, x);
+  const Vec positive = splat(1.0f) - splat(2.0f) / (exp(size + size) + splat(1.0f));
+  const Vec far = x < splat(0.0f) ? -positive : positive;
+  return size < splat(0.625f) ? near : far;
+}
+
+// x Phi(x) with Phi the normal distribution function: the exact GELU (Hendrycks and Gimpel 2016, arXiv:1606.08415).
+// Phi comes from erf near zero and from erfc in the tails, which keeps small results relatively exact (Cephes erff).
+SEQKIT_INLINE Vec gelu(Vec x) {
+  const Vec z = magnitude(x) * splat(0.70710678118f), square = z * z;
+  Vec p = splat(7.853861353153693e-5f);
+  p = fma(p, square, splat(-8.010193625184903e-4f));
+  p = fma(p, square, splat(5.188327685732524e-3f));
+  p = fma(p, square, splat(-2.685381193529856e-2f));
+  p = fma(p, square, splat(1.128358514861418e-1f));
+  p = fma(p, square, splat(-3.761262582423300e-1f));
+  p = fma(p, square, splat(1.128379165726710f));
+  const Vec erf = p * z;
+
+  const Vec inverse = splat(1.0f) / (z < splat(1.0f) ? splat(1.0f) : z), y = inverse * inverse;
+  Vec middle = splat(2.326819970068386e-2f);
+  middle = fma(middle, y, splat(-1.387039388740657e-1f));
+  middle = fma(middle, y, splat(3.687424674597105e-1f));
+  middle = fma(middle, y, splat(-5.824733027278666e-1f));
+  middle = fma(middle, y, splat(6.210004621745983e-1f));
+  middle = fma(middle, y, splat(-4.944515323274145e-1f));
+  middle = fma(middle, y, splat(3.404879937665872e-1f));
+  middle = fma(middle, y, splat(-2.741127028184656e-1f));
+  middle = fma(middle, y, splat(5.638259427386472e-1f));
+  Vec outer = splat(-1.047766399936249e+1f);
+  outer = fma(outer, y, splat(1.297719955372516e+1f));
+  outer = fma(outer, y, splat(-7.495518717768503f));
+  outer = fma(outer, y, splat(2.921019019210786f));
+  outer = fma(outer, y, splat(-1.015265279202700f));
+  outer = fma(outer, y, splat(4.218463358204948e-1f));
+  outer = fma(outer, y, splat(-2.820767439740514e-1f));
+  outer = fma(outer, y, splat(5.641895067754075e-1f));
+  const Vec erfc = exp(-square) * inverse * (z < splat(2.0f) ? middle : outer);
+
+  const Vec tail = splat(0.5f) * (z < splat(1.0f) ? splat(1.0f) - erf : erfc);  // Phi(-|x|)
+  const Vec phi = x < splat(0.0f) ? tail : splat(1.0f) - tail;
+  const Vec vanished = x < splat(-30.0f) ? splat(0.0f) : x;  // -inf * 0 would be NaN
+  return vanished * phi;
+}
+
+}  // namespace

@@ -1,0 +1,10 @@
+"""Kernels for any PyTorch project: the public functions, each with a plain-torch reference in its own module.
+
+Imported eagerly, unlike the other packages: a function and its module share a name (`ops.linear`), and only binding the
+function after its module has been imported makes the function win for good.
+"""
+
+from seqkit.ops.library import backend, use_backend
+from seqkit.ops.linear import linear, linear_reference, pack_linear_weight
+
+__all__ = ["backend", "linear", "linear_reference", "pack_linear_weight", "use_backend"]

@@ -1,0 +1,140 @@
+"""Which code an operator runs: the native kernel of `seqkit/_C.abi3.so`, or its plain-torch reference.
+
+The library is loaded when this module is imported, and loading never fails the import: `status()` says per operator and
+device what runs and why, for `seqkit info`. The choice is `auto` (native where it is built, else the reference), `native`
+(an operator that is not built raises) or `reference`, from the environment variable SEQKIT_BACKEND or `use_backend`.
+"""
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from seqkit.errors import InputError
+
+PACKAGE = Path(__file__).resolve().parents[1]
+CHOICES = ("auto", "native", "reference")
+DEVICES = ("cpu", "cuda")
+
+# The name of each operator's kernel in the dispatcher, and what the kernel covers; the rest runs on the reference.
+OPERATORS = {
+    "additive_attention": ("additive_attention", "float32 without gradient"),
+    "attention": ("attention_forward", "float32 and float64, forward and backward"),
+    "beam_step": ("beam_step", "float32"),
+    "gru_cell": ("gru_cell", "float32 without gradient"),
+    "linear": ("linear", "float32 without gradient"),
+    "lstm_cell": ("lstm_cell", "float32 without gradient"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Status:
+    """What one operator runs on one device (`native` or `reference`), and why."""
+
+    op: str
+    device: str
+    backend: str
+    why: str
+
+
+def build_facts() -> dict[str, Any]:
+    """What setup.py wrote down: `built`, `why`, `ops`, `compiler`, `isa`, `cuda_archs`, `torch`."""
+    path = PACKAGE / "_build.json"
+    if not path.exists():
+        return {"built": False, "why": "seqkit was not installed, so nothing was built; run: pip install -e ."}
+    facts: dict[str, Any] = json.loads(path.read_text())
+    return facts
+
+
+def _load() -> str:
+    """Loads the library; the reason why not, or "" when it is there."""
+    path = PACKAGE / "_C.abi3.so"
+    if not path.exists():
+        return str(build_facts()["why"]) or f"{path.name} is missing; install seqkit again"
+    try:
+        torch.ops.load_library(str(path))
+    except OSError as error:
+        return f"{path.name} cannot be loaded: {error}"
+    return ""
+
+
+def _native_pairs() -> frozenset[tuple[str, str]]:
+    """Every (operator, device) that has a kernel."""
+    pairs = set()
+    for op, (kernel, _) in OPERATORS.items():
+        name = f"seqkit::{kernel}"
+        if torch._C._dispatch_has_kernel(name):
+            for device in DEVICES:
+                if torch._C._dispatch_has_kernel_for_dispatch_key(name, device.upper()):
+                    pairs.add((op, device))
+    return frozenset(pairs)
+
+
+_missing = _load()
+_native = _native_pairs()
+_choice = os.environ.get("SEQKIT_BACKEND", "auto")
+
+
+def is_built(op: str, device: str = "cpu") -> bool:
+    """Whether the operator has a kernel for the device type, whatever the choice."""
+    return (op, device) in _native
+
+
+def _why_not(op: str, device: str) -> str:
+    if _missing:
+        return _missing
+    if device == "cpu" or (op, "cpu") not in _native:
+        return "the library holds no such kernel; install seqkit again"
+    return f"there is no {device} kernel yet"
+
+
+def backend(op: str, device: torch.device | str = "cpu") -> str:
+    """`native` or `reference`: what `op` runs for a tensor on `device` that its kernel covers (see `status`).
+
+    Raises:
+        InputError: the choice is `native` and the kernel is not built, or the choice is none of `CHOICES`.
+    """
+    kind = device.split(":")[0] if isinstance(device, str) else device.type
+    if _choice not in CHOICES:
+        raise InputError(f"SEQKIT_BACKEND: the backend must be one of {', '.join(CHOICES)}, got {_choice!r}")
+    if _choice == "reference":
+        return "reference"
+    if (op, kind) in _native:
+        return "native"
+    if _choice == "native":
+        raise InputError(
+            f"ops.{op}: the backend must be built to be `native`, got none for {kind}: {_why_not(op, kind)}"
+        )
+    return "reference"
+
+
+@contextmanager
+def use_backend(choice: str) -> Iterator[None]:
+    """Runs the operators of the whole process on `choice` (`auto`, `native` or `reference`) within the block."""
+    global _choice
+    if choice not in CHOICES:
+        raise InputError(f"use_backend: choice must be one of {', '.join(CHOICES)}, got {choice!r}")
+    before, _choice = _choice, choice
+    try:
+        yield
+    finally:
+        _choice = before
+
+
+def status() -> list[Status]:
+    """One line per operator and device, the CUDA device only where torch has one."""
+    lines = []
+    for op, (_, covers) in OPERATORS.items():
+        for device in DEVICES if torch.cuda.is_available() else DEVICES[:1]:
+            if (op, device) not in _native:
+                lines.append(Status(op=op, device=device, backend="reference", why=_why_not(op, device)))
+            elif _choice == "reference":
+                lines.append(Status(op=op, device=device, backend="reference", why="SEQKIT_BACKEND is `reference`"))
+            else:
+                lines.append(Status(op=op, device=device, backend="native", why=covers))
+    return lines

@@ -1,7 +1,8 @@
 """Builds `seqkit/_C.abi3.so`, the native kernels, with ninja and without importing torch.
 
-One folder of `csrc` is one operator: `cpu.cpp` and `*.simd.cpp` (compiled once per instruction set), `bind.cpp` (the only
-file that sees torch, and only its stable ABI) and `cuda.cu` (compiled where nvcc is found). A new folder needs no edit here.
+One folder of `csrc` is one operator: `cpu.cpp` and `*.simd.cpp` (compiled once per instruction set), `bind.cpp` (the
+only file that sees torch, and only its stable ABI) and `cuda.cu` (compiled where nvcc is found). A new folder needs no
+edit here.
 
 torch is found, not imported and not required for the build, so that pip's isolated build uses the torch that is
 installed beside it and never fetches another. The library carries no RPATH: the torch that loads it brings libtorch.
@@ -9,8 +10,8 @@ installed beside it and never fetches another. The library carries no RPATH: the
 Environment: CXX, CUDA_HOME, SEQKIT_TORCH_DIR (the folder of the torch package), SEQKIT_CUDA=auto|0|1,
 SEQKIT_CUDA_ARCHS ("80;90").
 
-`torch.utils.cpp_extension` was tried and dropped: it imports torch, compiles its full headers (30 s a file against 1.5 s)
-and refuses CUDA on a CPU-only torch.
+`torch.utils.cpp_extension` was tried and dropped: it imports torch, compiles its full headers (30 s a file against
+1.5 s) and refuses CUDA on a CPU-only torch.
 """
 
 import importlib.util
@@ -146,6 +147,7 @@ def ninja_text(csrc: Path, objects: Path, library: Path, tools: Toolchain) -> st
     cxx = shlex.join(tools.cxx).replace("$", "$$")
     nvcc = shlex.quote(str(tools.nvcc or "false")).replace("$", "$$")
     rules = [
+        f"builddir = {escape(str(objects))}",  # where ninja keeps its log
         f"rule cxx\n  command = {cxx} -MMD -MF $out.d $flags -c $in -o $out\n  depfile = $out.d\n  deps = gcc"
         "\n  description = compile $out",
         f"rule nvcc\n  command = {nvcc} -MD -MF $out.d $flags -c $in -o $out\n  depfile = $out.d\n  deps = gcc"

@@ -1,8 +1,9 @@
 """Which code an operator runs: the native kernel of `seqkit/_C.abi3.so`, or its plain-torch reference.
 
 The library is loaded when this module is imported, and loading never fails the import: `status()` says per operator and
-device what runs and why, for `seqkit info`. The choice is `auto` (native where it is built, else the reference), `native`
-(an operator that is not built raises) or `reference`, from the environment variable SEQKIT_BACKEND or `use_backend`.
+device what runs and why, for `seqkit info`. The choice is `auto` (native where it is built, else the reference),
+`native` (an operator that is not built raises) or `reference`, from the environment variable SEQKIT_BACKEND or
+`use_backend`.
 """
 
 import json
@@ -57,7 +58,7 @@ def _load() -> str:
     if not path.exists():
         return str(build_facts()["why"]) or f"{path.name} is missing; install seqkit again"
     try:
-        torch.ops.load_library(str(path))
+        torch.ops.load_library(str(path))  # type: ignore[no-untyped-call]
     except OSError as error:
         return f"{path.name} cannot be loaded: {error}"
     return ""

@@ -1,8 +1,8 @@
 """Linear layers for inference whose rows do not depend on one another, to the last bit.
 
-A BLAS picks its blocking from the number of rows, so the same sentence gets other last bits in another batch, and now and
-then another translation. The kernel (csrc/linear) adds in one fixed order for every row and still runs at the speed of
-sgemm for large inputs and faster for few rows (benchmarks/linear.py). There is no gradient: train with torch's own.
+A BLAS picks its blocking from the number of rows, so the same sentence gets other last bits in another batch, and now
+and then another translation. The kernel (csrc/linear) adds in one fixed order for every row and still runs at the speed
+of sgemm for large inputs and faster for few rows (benchmarks/linear.py). There is no gradient: train with torch's own.
 """
 
 import math
@@ -107,12 +107,14 @@ def linear(
     return y.view(*x.shape[:-1], columns)
 
 
+def _fake_pack(weight: Tensor) -> Tensor:
+    return weight.new_empty((weight.shape[0] + PANEL - 1) // PANEL, weight.shape[1], PANEL)
+
+
+def _fake_linear(x: Tensor, packed: Tensor, bias: Tensor | None, columns: int, activation: int) -> Tensor:
+    return x.new_empty(x.shape[0], columns)
+
+
 if library.is_built("linear"):
-
-    @torch.library.register_fake("seqkit::linear_pack")
-    def _(weight: Tensor) -> Tensor:
-        return weight.new_empty((weight.shape[0] + PANEL - 1) // PANEL, weight.shape[1], PANEL)
-
-    @torch.library.register_fake("seqkit::linear")
-    def _(x: Tensor, packed: Tensor, bias: Tensor | None, columns: int, activation: int) -> Tensor:
-        return x.new_empty(x.shape[0], columns)
+    torch.library.register_fake("seqkit::linear_pack", _fake_pack)
+    torch.library.register_fake("seqkit::linear", _fake_linear)

@@ -1,0 +1,141 @@
+"""Lines in, translations out, in order, whatever is in the lines.
+
+A reader thread fills a bounded queue; whatever has arrived is translated together. That a translation does not depend on
+its batch is what lets a slow writer get its answers at once and a fast one its throughput, with the same bytes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, BinaryIO, NamedTuple, TextIO
+
+from seqkit.atomic import atomic_file
+from seqkit.decode.options import BeamOptions
+from seqkit.errors import InputError
+from seqkit.tasks.translation import Translation, Translator
+
+BUFFERED_LINES = 2000
+BYTES_PER_TOKEN = 64  # a line longer than this many bytes a token is not worth tokenizing to learn that it is too long
+
+
+class Answer(NamedTuple):
+    """One input line, counted from 1, and its translation; None where it has none."""
+
+    number: int
+    text: str
+    translation: Translation | None
+
+
+def translated_lines(
+    translator: Translator,
+    path: str,
+    options: BeamOptions,
+    *,
+    batch_tokens: int,
+    batch_size: int | None,
+    max_source_tokens: int,
+    warn: Callable[[str], None],
+) -> Iterator[list[Answer]]:
+    """The answers to the lines of a file or of stdin (`-`), as many at a time as have arrived."""
+    for lines in _arrived(path, max_bytes=max_source_tokens * BYTES_PER_TOKEN):
+        texts: dict[int, str] = {}
+        answers = {number: Answer(number, "", None) for number, _ in lines}
+        for number, raw in lines:
+            text = _readable(translator, number, raw, max_source_tokens, warn)
+            if text is not None:
+                answers[number] = Answer(number, text, None)
+                if text.strip():
+                    texts[number] = text
+        found = translator.translate(list(texts.values()), options, batch_tokens=batch_tokens, batch_size=batch_size)
+        for number, translation in zip(texts, found, strict=True):
+            answers[number] = Answer(number, texts[number], translation)
+        yield list(answers.values())
+
+
+def _readable(
+    translator: Translator, number: int, raw: bytes | None, limit: int, warn: Callable[[str], None]
+) -> str | None:
+    """The text of a line; None, and a warning, where it cannot be translated."""
+    if raw is None:
+        warn(f"line {number}: longer than {limit} tokens can be; not translated")
+        return None
+    try:
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        warn(f"line {number}: not UTF-8 at byte {error.start + 1}; not translated")
+        return None
+    length = len(translator.encode(text))
+    if length > limit:
+        warn(f"line {number}: {length} tokens, at most {limit} are translated (--max-source-tokens)")
+        return None
+    return text
+
+
+def _arrived(path: str, *, max_bytes: int) -> Iterator[list[tuple[int, bytes | None]]]:
+    """Numbered lines, all that wait at a time; a line over `max_bytes` comes as None."""
+    waiting: queue.Queue[tuple[int, bytes | None] | BaseException | None] = queue.Queue(BUFFERED_LINES)
+    with _open_input(path) as stream:
+
+        def read() -> None:
+            try:
+                for number, line in enumerate(_split(stream, max_bytes), start=1):
+                    waiting.put((number, line))
+                waiting.put(None)
+            except BaseException as error:
+                waiting.put(error)
+
+        threading.Thread(target=read, daemon=True, name="seqkit-reader").start()
+        more = True
+        while more:
+            items = [waiting.get()]
+            with contextlib.suppress(queue.Empty):
+                while len(items) < BUFFERED_LINES:
+                    items.append(waiting.get_nowait())
+            lines = []
+            for item in items:
+                if isinstance(item, BaseException):
+                    raise item
+                if item is None:
+                    more = False
+                else:
+                    lines.append(item)
+            if lines:
+                yield lines
+
+
+def _split(stream: IO[bytes], max_bytes: int) -> Iterator[bytes | None]:
+    """Lines without their newline and one carriage return before it; the rest of a line over `max_bytes` is passed over."""
+    while line := stream.readline(max_bytes + 2):
+        too_long = len(line.rstrip(b"\r\n")) > max_bytes
+        while too_long and line and not line.endswith(b"\n"):
+            line = stream.readline(1 << 20)
+        yield None if too_long else line.removesuffix(b"\n").removesuffix(b"\r")
+
+
+@contextlib.contextmanager
+def _open_input(path: str) -> Iterator[BinaryIO]:
+    if path == "-":
+        yield sys.stdin.buffer
+        return
+    try:
+        file = Path(path).open("rb")
+    except OSError as error:
+        raise InputError(f"{path}: the input must be a readable file, got: {error.strerror}") from None
+    with file:
+        yield file
+
+
+@contextlib.contextmanager
+def open_output(path: str) -> Iterator[TextIO]:
+    """Text output with newline bytes: stdout for `-`, else a file that is there when it is whole."""
+    if path == "-":
+        sys.stdout.reconfigure(encoding="utf-8", errors="replace", newline="\n")  # type: ignore[union-attr]
+        yield sys.stdout
+        return
+    with atomic_file(path) as temporary, temporary.open("w", encoding="utf-8", errors="replace", newline="\n") as file:
+        yield file

@@ -1,0 +1,74 @@
+"""`seqkit VERB …`: finds the verb, and turns what goes wrong into one sentence and an exit code.
+
+Exit codes: 0 done, 1 a fault of seqkit (with its traceback), 2 bad input (one sentence), 128 + n ended by signal n.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+import seqkit
+from seqkit.config import nearest
+from seqkit.errors import InputError
+
+VERBS = {
+    "train": "train a model as a TOML file says",
+    "translate": "translate lines with a trained model",
+    "score": "log-probabilities of given translations",
+    "evaluate": "BLEU, chrF, TER and perplexity of a model on a test set",
+    "average": "average the weights of checkpoints",
+    "export": "write a model in another program's format",
+    "import": "read a model that another program trained",
+    "info": "what is built, which back end each op uses, and why",
+    "demo": "the main job end to end, in minutes: dates in ten languages to ISO dates",
+}
+# `import` is a word of Python's; every other verb is the name of its file.
+_FILES = {"import": "import_model"}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command and gives its exit code."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_help())
+        return 0 if arguments else 2
+    if arguments[0] == "--version":
+        print(f"seqkit {seqkit.__version__}")
+        return 0
+    verb = arguments[0]
+    if verb not in VERBS:
+        print(f"seqkit: the command must be one of {', '.join(VERBS)}, got `{verb}`{nearest(verb, VERBS)}", file=sys.stderr)
+        return 2
+    module = importlib.import_module(f"seqkit.cli.{_FILES.get(verb, verb)}")
+    parser = argparse.ArgumentParser(prog=f"seqkit {verb}", description=module.__doc__, formatter_class=_Formatter)
+    module.add_arguments(parser)
+    try:
+        parsed = parser.parse_args(arguments[1:])
+        code: int = module.run(parsed)
+        sys.stdout.flush()
+        return code
+    except InputError as error:
+        print(f"seqkit {verb}: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:  # the reader of our output has left, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        print(f"seqkit {verb}: interrupted", file=sys.stderr)
+        return 130
+    except SystemExit as exit_:  # argparse has said what is wrong
+        return exit_.code if isinstance(exit_.code, int) else 2
+
+
+class _Formatter(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
+    """The module's docstring as it stands, and defaults after each flag."""
+
+
+def _help() -> str:
+    width = max(map(len, VERBS))
+    verbs = "\n".join(f"  {verb:<{width}}  {text}" for verb, text in VERBS.items())
+    return f"{seqkit.__doc__}\n\nusage: seqkit COMMAND …      seqkit COMMAND --help says more\n\n{verbs}\n"

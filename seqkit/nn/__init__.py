@@ -1,0 +1,1 @@
+"""Layers with plain arguments, over `seqkit.ops`."""

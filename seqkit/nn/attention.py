@@ -1,0 +1,95 @@
+"""Multi-head attention as the Transformer uses it, for training on whole sequences and for decoding step by step.
+
+Reference: Vaswani et al. 2017, section 3.2.2, arXiv:1706.03762.
+"""
+
+from __future__ import annotations
+
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from seqkit import ops
+from seqkit.nn.linear import Linear
+
+
+def split_heads(x: Float[Tensor, "B T D"], n_heads: int) -> Float[Tensor, "B H T Dh"]:
+    """The H heads of every position, as a view."""
+    return x.unflatten(-1, (n_heads, -1)).transpose(1, 2)
+
+
+def merge_heads(x: Float[Tensor, "B H T Dh"]) -> Float[Tensor, "B T D"]:
+    """The heads of every position side by side again."""
+    return x.transpose(1, 2).flatten(2)
+
+
+class SelfAttention(nn.Module):
+    """Attention of a sequence over itself: one projection gives queries, keys and values."""
+
+    def __init__(self, model_dim: int, n_heads: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.n_heads = n_heads
+        self.dropout = dropout
+        self.qkv = Linear(model_dim, 3 * model_dim)
+        self.output = Linear(model_dim, model_dim)
+
+    def forward(
+        self, x: Float[Tensor, "B T D"], lengths: Int[Tensor, " B"] | None = None, causal: bool = False
+    ) -> Float[Tensor, "B T D"]:
+        query, key, value = (split_heads(part, self.n_heads) for part in self.qkv(x).chunk(3, dim=-1))
+        context = ops.attention(
+            query, key, value, k_lengths=lengths, causal=causal, dropout_p=self.dropout if self.training else 0.0
+        )
+        return self.output(merge_heads(context))
+
+    def step(self, x: Float[Tensor, "R D"], cache: Float[Tensor, "R capacity 2D"], position: int) -> Float[Tensor, "R D"]:
+        """Attention of the newest position over all up to it; writes its key and value into the cache.
+
+        Args:
+            cache: the keys and values of each row, side by side; filled before `position`.
+        """
+        width = x.shape[-1]
+        projected = self.qkv(x)  # R 3D
+        cache[:, position] = projected[:, width:]
+        history = cache[:, : position + 1]
+        context = ops.attention(
+            split_heads(projected[:, None, :width], self.n_heads),
+            split_heads(history[..., :width], self.n_heads),
+            split_heads(history[..., width:], self.n_heads),
+        )
+        return self.output(merge_heads(context)[:, 0])
+
+
+class CrossAttention(nn.Module):
+    """Attention of the decoder over the encoder's output."""
+
+    def __init__(self, model_dim: int, n_heads: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.n_heads = n_heads
+        self.dropout = dropout
+        self.query = Linear(model_dim, model_dim)
+        self.key_value = Linear(model_dim, 2 * model_dim)
+        self.output = Linear(model_dim, model_dim)
+
+    def memory(self, encoded: Float[Tensor, "B S D"]) -> tuple[Float[Tensor, "B H S Dh"], Float[Tensor, "B H S Dh"]]:
+        """The keys and values of a source, computed once a sentence."""
+        key, value = self.key_value(encoded).chunk(2, dim=-1)
+        return split_heads(key, self.n_heads), split_heads(value, self.n_heads)
+
+    def forward(
+        self,
+        x: Float[Tensor, "B T D"],
+        memory: tuple[Float[Tensor, "B H S Dh"], Float[Tensor, "B H S Dh"]],
+        source_lengths: Int[Tensor, " B"],
+        return_weights: bool = False,
+    ) -> tuple[Float[Tensor, "B T D"], Float[Tensor, "B T S"] | None]:
+        """The attended source for T queries of each sentence, which in a beam search are its T hypotheses."""
+        query = split_heads(self.query(x), self.n_heads)
+        attended = ops.attention(
+            query,
+            *memory,
+            k_lengths=source_lengths,
+            dropout_p=self.dropout if self.training else 0.0,
+            return_weights=return_weights,
+        )
+        context, weights = attended if isinstance(attended, tuple) else (attended, None)
+        return self.output(merge_heads(context)), None if weights is None else weights.mean(dim=1)  # B H T S -> B T S

@@ -1,0 +1,1 @@
+"""One training loop with its schedules, checkpoints and records. It names no model."""

@@ -23,7 +23,7 @@ import sys
 import unicodedata
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Literal, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import sentencepiece
 
@@ -33,8 +33,6 @@ from seqkit.text.vocab import Vocab
 
 UNKNOWN = "⁇"
 JOINER = "￭"
-
-TokenizerKind = Literal["char", "word", "unigram", "bpe"]
 
 
 @runtime_checkable
@@ -231,7 +229,7 @@ class SentencePieceTokenizer:
         lines: Iterable[str],
         *,
         vocab_size: int,
-        model_type: Literal["unigram", "bpe"] = "unigram",
+        model_type: str = "unigram",
         character_coverage: float = 1.0,
         normalization: str = "nmt_nfkc",
     ) -> SentencePieceTokenizer:
@@ -241,6 +239,7 @@ class SentencePieceTokenizer:
         and no line is sampled or left out for its length.
 
         Args:
+            model_type: ``unigram`` or ``bpe``.
             character_coverage: the share of characters that get a piece; the rare rest becomes unknown.
             normalization: sentencepiece's rule: ``nmt_nfkc``, ``nfkc``, ``nmt_nfkc_cf``, ``nfkc_cf`` or ``identity``.
 
@@ -470,7 +469,7 @@ def _merge_unknown(ids: list[int], unk_id: int) -> list[int]:
 
 
 def train_tokenizer(
-    kind: TokenizerKind,
+    kind: str,
     lines: Iterable[str],
     *,
     vocab_size: int | None = None,
@@ -480,6 +479,7 @@ def train_tokenizer(
     """Learns a tokenizer from the lines of one corpus, or of both sides for a joint vocabulary.
 
     Args:
+        kind: ``char``, ``word``, ``unigram`` or ``bpe``.
         vocab_size: the size, specials included; needed for ``unigram`` and ``bpe``, a bound for ``char`` and ``word``.
         min_count: rarer characters or words are unknown (``char`` and ``word``).
         character_coverage: the share of characters that are known (``unigram`` and ``bpe``).

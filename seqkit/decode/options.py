@@ -133,7 +133,7 @@ class SampleOptions(LengthOptions):
             raise InputError(f"decode: `top_p` must be above 0 and at most 1, got {self.top_p}")
 
 
-def _at_least(least: int, **values: float) -> None:
+def _at_least(least: int, **values: float | int) -> None:
     for name, value in values.items():
         if not least <= value < float("inf"):
             raise InputError(f"decode: `{name}` must be at least {least}, got {value}")

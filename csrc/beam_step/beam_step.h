@@ -1,0 +1,82 @@
+// One step of a beam search: log-softmax, masks, ranking and the split into live and ended, for a batch of sentences.
+//
+// logits [B][K][V] float32 are read once; the definition of every output is `beam_step_reference` in
+// seqkit/ops/beam_step.py. Two passes:
+//   rows      each of the B*K rows alone: its log-sum-exp, and its C = 2*beam_size best continuations in order;
+//   sentences each of the B sentences alone: merges its K lists, splits the C best, updates the pool of the ended.
+// A row's list depends on that row alone; no sum crosses rows, threads or blocks of another size.
+//
+// A row is cut into blocks of 128 tokens. While a block is in the first-level cache it gives its maximum and its share
+// of the sum of exponentials (rescaled when the running maximum grows). With the block maxima known, C + (masked
+// tokens) blocks hold a maximum at least as large as the n-th of them, so that smaller tokens cannot be among the C
+// best: the second look skips nearly all blocks.
+//
+// Order: higher ranking value, then lower beam, then lower token. NaN logits count as -inf, +inf as the largest float.
+//
+// Tried and dropped:
+//   (see docs/results for the figures of what stands)
+#pragma once
+
+#include <cstdint>
+
+namespace seqkit {
+
+constexpr int64_t kBeamBlock = 128;  // tokens
+
+struct BeamStepCall {
+  int64_t sentences, beams, vocabulary, pool;
+  int64_t beam_size, eos, min_length, first_beam, n_banned, n_penalised;
+  int64_t length_penalty;  // 0 none, 1 power, 2 gnmt
+  double alpha;
+  float penalty;
+  bool count_eos;
+
+  const float* logits;      // [B, K, V]
+  const float* logp;        // [B, K]
+  const int64_t* lengths;   // [B]
+  const float* old_scores;  // [B, F], and so the other `old`
+  const float* old_logp;
+  const float* old_eos_logp;
+  const int64_t* old_lengths;
+  const int64_t* old_beams;
+  const int64_t* old_count;  // [B]
+  const float* offset;       // [B, K] or null
+  const int64_t* forced;     // [B] or null
+  const int64_t* banned;     // [B, K, n_banned] or null
+  const int64_t* penalised;  // [B, n_penalised] or null
+
+  // Scratch: the C best of each row, best first; a count below C says there are no more.
+  float* row_ranking;    // [B, K, C]
+  float* row_step_logp;  // [B, K, C]
+  int64_t* row_token;    // [B, K, C]
+  int64_t* row_count;    // [B, K]
+
+  float* live_logp;  // [B, beam_size], and so the other `live`
+  float* live_scores;
+  int64_t* live_parents;
+  int64_t* live_tokens;
+  float* live_step_logp;
+  int64_t* new_lengths;    // [B]
+  float* finished_scores;  // [B, F], and so the other `finished`
+  float* finished_logp;
+  float* finished_eos_logp;
+  int64_t* finished_lengths;
+  int64_t* finished_beams;
+  int64_t* n_finished;    // [B]
+  float* candidate_logp;  // [B, C], and so the other `candidate`
+  float* candidate_scores;
+  int64_t* candidate_parents;
+  int64_t* candidate_tokens;
+};
+
+// Rows [begin, end) of B*K.
+void beam_step_rows(const BeamStepCall& call, int64_t begin, int64_t end);
+
+// Sentences [begin, end), after their rows.
+void beam_step_sentences(const BeamStepCall& call, int64_t begin, int64_t end);
+
+// The log of the mean of the models' softmaxes: logits [n_models][V] by pointer, out [V]. `scratch` holds V/128 + 1
+// floats.
+void mean_log_softmax_row(const float* const* logits, int64_t n_models, int64_t vocabulary, float* out, float* scratch);
+
+}  // namespace seqkit

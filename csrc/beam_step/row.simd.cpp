@@ -1,0 +1,137 @@
+// The sweeps over a row of logits, once per machine level.
+#include "beam_step/beam_step.h"
+#include "common/device.h"
+#include "common/numerics.h"
+
+namespace {
+
+using seqkit::kBeamBlock;
+
+constexpr float kInfinity = __builtin_inff();
+constexpr float kLargest = 3.402823466e38f;
+constexpr int kVectors = kBeamBlock / kLanes;
+constexpr int kChains = 4;  // independent sums, to hide the latency of an addition
+
+SEQKIT_INLINE Vec maximum(Vec a, Vec b) { return a > b ? a : b; }  // b where a is NaN
+
+// +inf becomes the largest float; NaN passes.
+SEQKIT_INLINE Vec bounded(Vec x) { return x > splat(kLargest) ? splat(kLargest) : x; }
+
+SEQKIT_INLINE float largest(Vec value) {
+  float lanes[kLanes];
+  store(lanes, value);
+  for (int width = kLanes / 2; width > 0; width /= 2) {
+    for (int lane = 0; lane < width; ++lane) {
+      lanes[lane] = lanes[lane] > lanes[lane + width] ? lanes[lane] : lanes[lane + width];
+    }
+  }
+  return lanes[0];
+}
+
+// exp(x - shift) for x <= shift; 0 for NaN.
+SEQKIT_INLINE Vec share(Vec x, Vec shift) { return exp(maximum(bounded(x) - shift, splat(-100.0f))); }
+
+// log(x) for 1 <= x < 2^24, to 2 units in the last place (Cephes logf, S. Moshier).
+SEQKIT_INLINE Vec log_above_one(Vec x) {
+  VecInt bits;
+  std::memcpy(&bits, &x, sizeof bits);
+  // Mantissa in [sqrt(1/2), sqrt(2)).
+  const VecInt shifted = bits - 0x3f3504f3;
+  const VecInt exponent = shifted >> 23;
+  const VecInt mantissa_bits = (shifted & 0x7fffff) + 0x3f3504f3;
+  Vec m;
+  std::memcpy(&m, &mantissa_bits, sizeof m);
+  const Vec e = __builtin_convertvector(exponent, Vec), r = m - splat(1.0f), square = r * r;
+  Vec p = splat(7.0376836292e-2f);
+  p = fma(p, r, splat(-1.1514610310e-1f));
+  p = fma(p, r, splat(1.1676998740e-1f));
+  p = fma(p, r, splat(-1.2420140846e-1f));
+  p = fma(p, r, splat(1.4249322787e-1f));
+  p = fma(p, r, splat(-1.6668057665e-1f));
+  p = fma(p, r, splat(2.0000714765e-1f));
+  p = fma(p, r, splat(-2.4999993993e-1f));
+  p = fma(p, r, splat(3.3333331174e-1f));
+  Vec y = fma(e, splat(-2.12194440e-4f), p * r * square);
+  y = fma(square, splat(-0.5f), y);
+  return fma(e, splat(0.693359375f), r + y);
+}
+
+// One block of a row, padded with -inf when it is the last and short.
+struct Block {
+  float padded[kBeamBlock];
+  const float* at(const float* row, int64_t begin, int64_t size) {
+    if (begin + kBeamBlock <= size) return row + begin;
+    for (int64_t i = 0; i < kBeamBlock; ++i) padded[i] = begin + i < size ? row[begin + i] : -kInfinity;
+    return padded;
+  }
+};
+
+}  // namespace
+
+namespace seqkit {
+
+// The maximum of each block and of the row, and the sum of exp(x - maximum), which is at least 1 unless all are -inf.
+void SEQKIT_AT_LEVEL(beam_row_sweep)(const float* row, int64_t size, float* block_max, float* row_max, float* row_sum) {
+  Block block;
+  float top = -kInfinity;
+  Vec sums[kChains] = {};
+  for (int64_t begin = 0; begin < size; begin += kBeamBlock) {
+    const float* x = block.at(row, begin, size);
+    Vec maxima[kChains];
+    for (int chain = 0; chain < kChains; ++chain) maxima[chain] = splat(-kInfinity);
+    for (int v = 0; v < kVectors; v += kChains) {
+      for (int chain = 0; chain < kChains; ++chain) {
+        maxima[chain] = maximum(load(x + (v + chain) * kLanes), maxima[chain]);
+      }
+    }
+    const float here = largest(bounded(maximum(maximum(maxima[0], maxima[1]), maximum(maxima[2], maxima[3]))));
+    block_max[begin / kBeamBlock] = here;
+    if (here == -kInfinity) continue;
+    if (here > top) {
+      const Vec factor = share(splat(top), splat(here));
+      for (int chain = 0; chain < kChains; ++chain) sums[chain] = sums[chain] * factor;
+      top = here;
+    }
+    const Vec shift = splat(top);
+    for (int v = 0; v < kVectors; v += kChains) {
+      for (int chain = 0; chain < kChains; ++chain) {
+        sums[chain] = sums[chain] + share(load(x + (v + chain) * kLanes), shift);
+      }
+    }
+  }
+  *row_max = top;
+  *row_sum = sum((sums[0] + sums[1]) + (sums[2] + sums[3]));
+}
+
+// out[v] = log(mean over models of exp(logits[model][v] - shift[model])); shift is the log-sum-exp of that model's row.
+void SEQKIT_AT_LEVEL(beam_mean_sweep)(const float* const* logits, const float* tops, const float* log_sums,
+                                      int64_t n_models, int64_t size, float log_models, float* out) {
+  for (int64_t begin = 0; begin < size; begin += kLanes) {
+    const int64_t left = size - begin;
+    const int count = left < kLanes ? int(left) : kLanes;
+    Vec best = splat(-kInfinity);
+    Vec total{};
+    for (int pass = 0; pass < 2; ++pass) {
+      for (int64_t model = 0; model < n_models; ++model) {
+        const float* from = logits[model] + begin;
+        const Vec x = bounded(count == kLanes ? load(from) : load_part(from, count));
+        const Vec logp = (x - splat(tops[model])) - splat(log_sums[model]);
+        if (pass == 0) {
+          best = maximum(logp, best);
+        } else {
+          total = total + exp(maximum(logp - best, splat(-100.0f)));
+        }
+      }
+    }
+    // Where no model gives a probability, best is -inf and total is some n_models * exp(-100) = 0.
+    const Vec safe = maximum(total, splat(1.0f));
+    const Vec mean = (best + log_above_one(safe)) - splat(log_models);
+    if (count == kLanes) {
+      store(out + begin, mean);
+    } else {
+      store_part(out + begin, mean, count);
+    }
+  }
+}
+
+}  // namespace seqkit

@@ -1,0 +1,1 @@
+"""What a trained model does well and badly: scores and their significance."""

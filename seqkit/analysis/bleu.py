@@ -110,7 +110,7 @@ def paired_bootstrap(
     mean by more than the difference seen on the whole set.
 
     Reference: Koehn 2004, section 4; the centred two-sided statistic is that of Moses' script, as sacrebleu has it.
-    Differs: equal scores have p = 1, where sacrebleu's strict comparison says 1 / (n_samples + 1) for two equal systems.
+    Differs: equal scores have p = 1, where sacrebleu's strict comparison gives 1 / (n_samples + 1).
     The resampling is seeded: the same texts give the same answer (sacrebleu reads another seed from SACREBLEU_SEED).
 
     Args:

@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -86,6 +86,7 @@ class TrainingConfig:
             raise InputError(f"training: `average` must be at most `keep_best`, got {self.average} and {self.keep_best}")
 
 
+@runtime_checkable
 class Batches(Protocol):
     """Endless epochs of batches; an iteration gives the rest of the current epoch and then moves to the next."""
 
@@ -95,6 +96,7 @@ class Batches(Protocol):
     def load_state_dict(self, state: dict[str, int]) -> None: ...
 
 
+@runtime_checkable
 class Reporter(Protocol):
     """Who is told how the training goes."""
 
@@ -119,7 +121,7 @@ class Progress:
     window_items: int = 0
     wall_seconds: float = 0.0
     cpu_seconds: float = 0.0
-    kept: list[list[float]] = field(default_factory=list)  # [step, value] of each checkpoint on disk
+    kept: list[tuple[int, float]] = field(default_factory=list)  # step and value of each checkpoint on disk
 
 
 @dataclass(frozen=True)
@@ -193,6 +195,7 @@ class Trainer:
         if resume and self.latest.exists():
             self._load()
             self.report.note(f"resuming from step {self.progress.step}")
+        self.folder.mkdir(parents=True, exist_ok=True)
         metrics = Metrics(self.folder, resume_step=self.progress.step, tensorboard=self.config.tensorboard)
         try:
             with self._signals():
@@ -293,7 +296,7 @@ class Trainer:
         progress.validated_step = progress.step
         self.schedule.observe(value)
         save_tensors(self._checkpoint(progress.step), weights, {"step": progress.step, **figures})
-        progress.kept.append([progress.step, value])
+        progress.kept.append((progress.step, value))
         if progress.best_value is None or value > progress.best_value:
             progress.best_value, progress.best_step, progress.stale = value, progress.step, 0
             save_tensors(self.folder / "model.safetensors", weights)
@@ -327,7 +330,7 @@ class Trainer:
         """Leaves the weights that were asked for as `model.safetensors`."""
         if self.config.average:
             best = sorted(self.progress.kept, key=lambda item: -item[1])[: self.config.average]
-            paths = [self._checkpoint(int(step)) for step, _ in sorted(best)]
+            paths = [self._checkpoint(step) for step, _ in sorted(best)]
             save_tensors(self.folder / "model.safetensors", average_checkpoints(paths))
         self._save()
 
@@ -350,7 +353,7 @@ class Trainer:
         return self.folder / "checkpoints" / f"step-{step:08d}.safetensors"
 
     def _prune(self) -> None:
-        kept = {self._checkpoint(int(step)) for step, _ in self.progress.kept}
+        kept = {self._checkpoint(step) for step, _ in self.progress.kept}
         for path in (self.folder / "checkpoints").glob("step-*.safetensors"):
             if path not in kept:
                 path.unlink()
@@ -411,7 +414,8 @@ class Trainer:
         torch.set_rng_state(tensors["generator.cpu"])
         if self.device.type == "cuda" and "generator.cuda" in tensors:
             torch.cuda.set_rng_state(tensors["generator.cuda"], self.device)
-        self.progress = Progress(**state["progress"])
+        kept = [(step, value) for step, value in state["progress"].pop("kept")]
+        self.progress = Progress(**state["progress"], kept=kept)
         self.batches.load_state_dict(state["batches"])
         self.schedule.load_state_dict(state["schedule"])
         if self.scaler.is_enabled():

@@ -5,6 +5,7 @@
 #include <torch/headeronly/core/ScalarType.h>
 
 #include <cstdint>
+#include <initializer_list>
 #include <string>
 
 namespace seqkit {
@@ -47,6 +48,29 @@ inline void check_cpu(const char* where, const char* name, const Tensor& tensor)
 
 inline void check_contiguous(const char* where, const char* name, const Tensor& tensor) {
   STD_TORCH_CHECK(tensor.is_contiguous(), where, ": ", name, " must be contiguous, got other strides");
+}
+
+// What most kernels ask of a tensor: contiguous float32 on the CPU.
+inline void check_floats(const char* where, const char* name, const Tensor& tensor,
+                         std::initializer_list<int64_t> shape) {
+  check_cpu(where, name, tensor);
+  check_dtype(where, name, tensor, ScalarType::Float);
+  check_shape(where, name, tensor, shape);
+  check_contiguous(where, name, tensor);
+}
+
+// One int64 length a sentence, each from 0 to `longest`.
+inline void check_lengths(const char* where, const char* name, const Tensor& lengths, int64_t sentences,
+                          int64_t longest) {
+  check_cpu(where, name, lengths);
+  check_dtype(where, name, lengths, ScalarType::Long);
+  check_shape(where, name, lengths, {sentences});
+  check_contiguous(where, name, lengths);
+  const int64_t* values = static_cast<const int64_t*>(lengths.const_data_ptr());
+  for (int64_t sentence = 0; sentence < sentences; ++sentence) {
+    STD_TORCH_CHECK(values[sentence] >= 0 && values[sentence] <= longest, where, ": ", name, " must be from 0 to ",
+                    longest, ", got ", values[sentence]);
+  }
 }
 
 }  // namespace seqkit

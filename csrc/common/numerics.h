@@ -55,6 +55,19 @@ SEQKIT_INLINE void store_part(float* to, Vec value, int count) {
 #endif
 }
 
+// A whole vector, or its first `count` lanes at the end of a row.
+SEQKIT_INLINE Vec load_some(const float* from, int count) {
+  return count == kLanes ? load(from) : load_part(from, count);
+}
+
+SEQKIT_INLINE void store_some(float* to, Vec value, int count) {
+  if (count == kLanes) {
+    store(to, value);
+  } else {
+    store_part(to, value, count);
+  }
+}
+
 // a * b + c, rounded once where the machine can.
 SEQKIT_INLINE Vec fma(Vec a, Vec b, Vec c) {
 #if defined(__AVX512F__)

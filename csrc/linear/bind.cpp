@@ -11,10 +11,7 @@ namespace {
 
 Tensor pack(const Tensor& weight) {
   constexpr const char* kWhere = "linear_pack";
-  check_cpu(kWhere, "weight", weight);
-  check_dtype(kWhere, "weight", weight, ScalarType::Float);
-  check_shape(kWhere, "weight", weight, {kAny, kAny});
-  check_contiguous(kWhere, "weight", weight);
+  check_floats(kWhere, "weight", weight, {kAny, kAny});
   const int64_t columns = weight.size(0), depth = weight.size(1);
   const int64_t panels = (columns + kPanel - 1) / kPanel;
   Tensor packed = torch::stable::empty({panels, depth, kPanel}, ScalarType::Float);
@@ -28,23 +25,12 @@ Tensor pack(const Tensor& weight) {
 Tensor linear(const Tensor& x, const Tensor& packed, const std::optional<Tensor>& bias, int64_t columns,
               int64_t activation) {
   constexpr const char* kWhere = "linear";
-  check_cpu(kWhere, "x", x);
-  check_dtype(kWhere, "x", x, ScalarType::Float);
-  check_shape(kWhere, "x", x, {kAny, kAny});
-  check_contiguous(kWhere, "x", x);
+  check_floats(kWhere, "x", x, {kAny, kAny});
   STD_TORCH_CHECK(columns >= 0, kWhere, ": columns must not be negative, got ", columns);
   STD_TORCH_CHECK(activation >= 0 && activation <= 3, kWhere, ": activation must be 0 to 3, got ", activation);
   const int64_t rows = x.size(0), depth = x.size(1);
-  check_cpu(kWhere, "packed", packed);
-  check_dtype(kWhere, "packed", packed, ScalarType::Float);
-  check_shape(kWhere, "packed", packed, {(columns + kPanel - 1) / kPanel, depth, kPanel});
-  check_contiguous(kWhere, "packed", packed);
-  if (bias) {
-    check_cpu(kWhere, "bias", *bias);
-    check_dtype(kWhere, "bias", *bias, ScalarType::Float);
-    check_shape(kWhere, "bias", *bias, {columns});
-    check_contiguous(kWhere, "bias", *bias);
-  }
+  check_floats(kWhere, "packed", packed, {(columns + kPanel - 1) / kPanel, depth, kPanel});
+  if (bias) check_floats(kWhere, "bias", *bias, {columns});
   Tensor y = torch::stable::empty({rows, columns}, ScalarType::Float);
   const LinearCall call{
       .x = static_cast<const float*>(x.const_data_ptr()),

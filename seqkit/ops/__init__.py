@@ -4,7 +4,21 @@ Imported eagerly, unlike the other packages: a function and its module share a n
 function after its module has been imported makes the function win for good.
 """
 
+from seqkit.ops.additive_attention import additive_attention, additive_attention_reference
 from seqkit.ops.library import backend, use_backend
 from seqkit.ops.linear import linear, linear_reference, pack_linear_weight
+from seqkit.ops.recurrent import gru_cell, gru_cell_reference, lstm_cell, lstm_cell_reference
 
-__all__ = ["backend", "linear", "linear_reference", "pack_linear_weight", "use_backend"]
+__all__ = [
+    "additive_attention",
+    "additive_attention_reference",
+    "backend",
+    "gru_cell",
+    "gru_cell_reference",
+    "linear",
+    "linear_reference",
+    "lstm_cell",
+    "lstm_cell_reference",
+    "pack_linear_weight",
+    "use_backend",
+]

@@ -114,6 +114,17 @@ def backend(op: str, device: torch.device | str = "cpu") -> str:
     return "reference"
 
 
+def runs_kernel(op: str, *tensors: torch.Tensor | None) -> bool:
+    """Whether an inference kernel takes these: all float32 on one device, no gradient asked for, no autocast."""
+    given = [tensor for tensor in tensors if tensor is not None]
+    device = given[0].device
+    if any(tensor.dtype != torch.float32 or tensor.device != device for tensor in given):
+        return False
+    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in given):
+        return False
+    return not torch.is_autocast_enabled(device.type) and backend(op, device) == "native"
+
+
 @contextmanager
 def use_backend(choice: str) -> Iterator[None]:
     """Runs the operators of the whole process on `choice` (`auto`, `native` or `reference`) within the block."""

@@ -54,12 +54,6 @@ def pack_linear_weight(weight: Float[Tensor, "N K"]) -> Float[Tensor, "panels K 
     return padded.view(-1, PANEL, depth).transpose(1, 2).contiguous()
 
 
-def _uses_kernel(*tensors: Tensor | None) -> bool:
-    given = [tensor for tensor in tensors if tensor is not None]
-    same = all(tensor.dtype == torch.float32 and tensor.device == given[0].device for tensor in given)
-    return same and library.backend("linear", given[0].device) == "native"
-
-
 def linear(
     x: Float[Tensor, "*rows K"],
     weight: Float[Tensor, "N K"],
@@ -96,8 +90,7 @@ def linear(
     if torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in (x, weight, bias)):
         raise RuntimeError("ops.linear: it has no gradient; call it under torch.no_grad() or torch.inference_mode()")
 
-    autocast = torch.is_autocast_enabled(x.device.type)
-    if autocast or not _uses_kernel(x, weight, bias, packed):
+    if not library.runs_kernel("linear", x, weight, bias, packed):
         return linear_reference(x, weight, bias, activation=activation)
     if packed is None:
         packed = pack_linear_weight(weight)

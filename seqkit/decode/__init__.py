@@ -10,10 +10,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from seqkit.decode.beam import SearchNode as SearchNode
-    from seqkit.decode.beam import SearchTree as SearchTree
+    from seqkit.decode.backtrack import SearchNode as SearchNode
+    from seqkit.decode.backtrack import SearchTree as SearchTree
     from seqkit.decode.beam import beam_search as beam_search
     from seqkit.decode.beam import beam_search_trees as beam_search_trees
+    from seqkit.decode.ensemble import Ensemble as Ensemble
     from seqkit.decode.options import BeamOptions as BeamOptions
     from seqkit.decode.options import SampleOptions as SampleOptions
     from seqkit.decode.sample import greedy as greedy
@@ -25,10 +26,11 @@ if TYPE_CHECKING:
 
 _HOME = {
     "BeamOptions": "options",
+    "Ensemble": "ensemble",
     "Hypothesis": "step",
     "SampleOptions": "options",
-    "SearchNode": "beam",
-    "SearchTree": "beam",
+    "SearchNode": "backtrack",
+    "SearchTree": "backtrack",
     "StepModel": "step",
     "StepOutput": "step",
     "beam_search": "beam",

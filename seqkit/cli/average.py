@@ -1,7 +1,7 @@
 """Average the weights of checkpoints (Vaswani et al. 2017, section 6.1).
 
-Give checkpoint files, or one run folder for all of its step checkpoints. The result is a model.safetensors; copy it over
-the run folder's to use it.
+Give checkpoint files, or one run folder for all of its step checkpoints. The result is a model.safetensors; copy it
+over the run folder's to use it.
 """
 
 from __future__ import annotations

@@ -57,7 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     for score in scores:
         print(score)
-    print(f"perplexity = {perplexity:.3f} over {len(per_token):,} target tokens of the model's own tokenizer, end symbols included")
+    print(f"perplexity = {perplexity:.3f} over {len(per_token):,} tokens of the model, end symbols included")
     if test:
         print(test)
     return 0

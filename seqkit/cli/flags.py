@@ -10,7 +10,9 @@ from typing import Any, TypeVar
 Config = TypeVar("Config")
 
 
-def add_flags(parser: argparse.ArgumentParser, config: type, *, names: dict[str, str], skip: tuple[str, ...] = ()) -> None:
+def add_flags(
+    parser: argparse._ActionsContainer, config: type, *, names: dict[str, str], skip: tuple[str, ...] = ()
+) -> None:
     """One flag for each field of `config`; a flag that is not given stays None.
 
     Args:
@@ -24,9 +26,7 @@ def add_flags(parser: argparse.ArgumentParser, config: type, *, names: dict[str,
         flag = names.get(field.name, "--" + field.name.replace("_", "-"))
         text = field.metadata["help"].replace("%", "%%")
         if hints[field.name] is bool:
-            parser.add_argument(
-                flag, dest=field.name, action=argparse.BooleanOptionalAction, default=None, help=text
-            )
+            parser.add_argument(flag, dest=field.name, action=argparse.BooleanOptionalAction, default=None, help=text)
             continue
         parser.add_argument(
             flag, dest=field.name, type=hints[field.name], default=None, help=text,

@@ -1,7 +1,7 @@
 """Lines in, translations out, in order, whatever is in the lines.
 
-A reader thread fills a bounded queue; whatever has arrived is translated together. That a translation does not depend on
-its batch is what lets a slow writer get its answers at once and a fast one its throughput, with the same bytes.
+A reader thread fills a bounded queue; whatever has arrived is translated together. That a translation does not depend
+on its batch is what lets a slow writer get its answers at once and a fast one its throughput, with the same bytes.
 """
 
 from __future__ import annotations
@@ -109,9 +109,10 @@ def _arrived(path: str, *, max_bytes: int) -> Iterator[list[tuple[int, bytes | N
 
 
 def _split(stream: IO[bytes], max_bytes: int) -> Iterator[bytes | None]:
-    """Lines without their newline and one carriage return before it; the rest of a line over `max_bytes` is passed over."""
+    """Lines without their newline and one carriage return before it; None in place of a line over `max_bytes`."""
     while line := stream.readline(max_bytes + 2):
-        too_long = len(line.rstrip(b"\r\n")) > max_bytes
+        cut = len(line) == max_bytes + 2 and not line.endswith(b"\n")
+        too_long = cut or len(line.removesuffix(b"\n").removesuffix(b"\r")) > max_bytes
         while too_long and line and not line.endswith(b"\n"):
             line = stream.readline(1 << 20)
         yield None if too_long else line.removesuffix(b"\n").removesuffix(b"\r")
@@ -122,11 +123,11 @@ def _open_input(path: str) -> Iterator[BinaryIO]:
     if path == "-":
         yield sys.stdin.buffer
         return
-    try:
-        file = Path(path).open("rb")
-    except OSError as error:
-        raise InputError(f"{path}: the input must be a readable file, got: {error.strerror}") from None
-    with file:
+    with contextlib.ExitStack() as stack:
+        try:
+            file = stack.enter_context(Path(path).open("rb"))
+        except OSError as error:
+            raise InputError(f"{path}: the input must be a readable file, got: {error.strerror}") from None
         yield file
 
 

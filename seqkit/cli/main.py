@@ -41,7 +41,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     verb = arguments[0]
     if verb not in VERBS:
-        print(f"seqkit: the command must be one of {', '.join(VERBS)}, got `{verb}`{nearest(verb, VERBS)}", file=sys.stderr)
+        print(
+            f"seqkit: the command must be one of {', '.join(VERBS)}, got `{verb}`{nearest(verb, VERBS)}",
+            file=sys.stderr,
+        )
         return 2
     module = importlib.import_module(f"seqkit.cli.{_FILES.get(verb, verb)}")
     parser = argparse.ArgumentParser(prog=f"seqkit {verb}", description=module.__doc__, formatter_class=_Formatter)

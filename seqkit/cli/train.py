@@ -16,9 +16,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("config", type=Path, metavar="CONFIG.toml", help="what to train, on what, and how")
     parser.add_argument("-o", "--output", type=Path, help="run folder; runs/NAME of the config's name without it")
     parser.add_argument(
-        "--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="override a value of the config; repeatable"
+        "--set",
+        action="append",
+        default=[],
+        metavar="SECTION.KEY=VALUE",
+        help="override a value of the config; repeatable",
     )
-    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint, or start if there is none")
+    parser.add_argument(
+        "--resume", action="store_true", help="go on from the last checkpoint, or start if there is none"
+    )
     parser.add_argument("--threads", type=int, help="CPU threads; torch's choice without it")
     parser.add_argument("--json", action="store_true", help="records as JSON lines on stdout")
 
@@ -38,7 +44,12 @@ def run(arguments: argparse.Namespace) -> int:
     report = TrainingReport(as_json=arguments.json)
     try:
         outcome = train_translation(
-            tables, folder, where=str(arguments.config), base=arguments.config.parent, resume=arguments.resume, report=report
+            tables,
+            folder,
+            where=str(arguments.config),
+            base=arguments.config.parent,
+            resume=arguments.resume,
+            report=report,
         )
     finally:
         report.close()
@@ -46,5 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"{outcome.reason}: saved at step {outcome.step} in {folder}; go on with --resume", file=sys.stderr)
         return 128 + signal.Signals[outcome.reason]
     ended = "no progress" if outcome.reason == "early" else "finished"
-    print(f"{ended} at step {outcome.step}; best at step {outcome.best_step}; the model is in {folder}", file=sys.stderr)
+    print(
+        f"{ended} at step {outcome.step}; best at step {outcome.best_step}; the model is in {folder}", file=sys.stderr
+    )
     return 0

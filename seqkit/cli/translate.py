@@ -30,10 +30,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", nargs="?", default="-", metavar="FILE", help="text to translate; - is stdin")
     parser.add_argument("-o", "--output", default="-", help="where to write; - is stdout")
     parser.add_argument(
-        "--ensemble", action="append", default=[], type=Path, metavar="MODEL", help="a further model that votes; repeatable"
+        "--ensemble",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="MODEL",
+        help="a further model that votes; repeatable",
     )
     parser.add_argument(
-        "--batch-tokens", type=int, default=4096, metavar="N", help="padded source tokens at a time; changes speed alone"
+        "--batch-tokens",
+        type=int,
+        default=4096,
+        metavar="N",
+        help="padded source tokens at a time; changes speed alone",
     )
     parser.add_argument("--batch-size", type=int, metavar="N", help="sentences at a time, in place of --batch-tokens")
     parser.add_argument(
@@ -81,7 +90,9 @@ def _text_lines(answer: Answer, options: BeamOptions) -> str:
         if options.n_best > 1:
             line = f"{answer.number - 1} ||| {line} ||| {hypothesis.score:.6f}"
         if options.return_attention:
-            pairs = " ".join(f"{source}-{target}" for source, target in _alignment(translation.hypotheses[index].attention))
+            pairs = " ".join(
+                f"{source}-{target}" for source, target in _alignment(translation.hypotheses[index].attention)
+            )
             line = f"{line} ||| {pairs}"
         lines.append(line + "\n")
     return "".join(lines)
@@ -106,7 +117,9 @@ def _json_line(answer: Answer) -> str:
 
 def _alignment(attention: Any) -> list[tuple[int, int]]:
     """For each target token the source token that it attended to most, as (source, target) positions."""
-    return [] if attention is None else [(int(source), target) for target, source in enumerate(attention.argmax(dim=-1))]
+    return (
+        [] if attention is None else [(int(source), target) for target, source in enumerate(attention.argmax(dim=-1))]
+    )
 
 
 def _one_line(text: str) -> str:

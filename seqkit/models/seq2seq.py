@@ -2,7 +2,8 @@
 
 The encoder is a (bidirectional) LSTM or GRU. The decoder starts from tanh(W h) of the encoder's last state. At step t:
 
-- Bahdanau: the context c(t) is attended from s(t-1); s(t) = cell([y(t-1); c(t)], s(t-1)); r(t) = tanh(W [s(t); c(t); y(t-1)]).
+- Bahdanau: the context c(t) is attended from s(t-1); s(t) = cell([y(t-1); c(t)], s(t-1));
+  r(t) = tanh(W [s(t); c(t); y(t-1)]).
 - Luong: s(t) = cell(y(t-1), s(t-1)); the context is attended from s(t); r(t) = tanh(W [s(t); c(t)]).
 
 Input feeding gives r(t-1) to the cell as well. The logits are E r(t) with an output matrix E, tied or not.
@@ -25,6 +26,7 @@ from seqkit.config import option
 from seqkit.decode.step import StepOutput
 from seqkit.errors import InputError
 from seqkit.models.encoder_decoder import Source, take_beams
+from seqkit.nn.dropout import dropout
 from seqkit.nn.linear import Linear, PackedWeights, affine
 from seqkit.nn.recurrent import CellState, RecurrentCell, RecurrentEncoder
 from seqkit.nn.recurrent_attention import RecurrentAttention
@@ -44,7 +46,9 @@ class Seq2SeqConfig:
     input_feeding: bool = option(False, "give the previous attentional vector to the cell")
     dropout: float = option(0.2, "dropout on embeddings, between layers and on the attentional vector")
     tied_embeddings: str = option(
-        "decoder", "one matrix for source, target and output, for target and output, or none", choices=("all", "decoder", "none")
+        "decoder",
+        "one matrix for source, target and output, for target and output, or none",
+        choices=("all", "decoder", "none"),
     )
 
     def __post_init__(self) -> None:
@@ -175,7 +179,7 @@ class Seq2Seq(nn.Module):
         cells = []
         for layer, (cell, before) in enumerate(zip(self.cells, state.cells, strict=True)):
             if layer:
-                x = F.dropout(x, self.config.dropout, self.training)
+                x = dropout(x, self.config.dropout, self.training)
             after = cell(x.flatten(0, 1), tuple(part.flatten(0, 1) for part in before))
             cells.append(tuple(part.unflatten(0, beams) for part in after))
             x = cells[-1][0]
@@ -184,14 +188,14 @@ class Seq2Seq(nn.Module):
         else:
             context, weights = self._attend(x, state)
             read = self.readout(torch.cat((x, context), dim=-1))
-        return replace(state, cells=cells, attentional=F.dropout(read, self.config.dropout, self.training)), weights
+        return replace(state, cells=cells, attentional=dropout(read, self.config.dropout, self.training)), weights
 
     def _attend(self, query: Tensor, state: Seq2SeqState) -> tuple[Tensor, Tensor]:
         context, weights = self.attention(query, state.keys, state.encoded, state.source_lengths)
         return context, weights
 
     def _embed(self, tokens: Tensor, embedding: Tensor) -> Tensor:
-        return F.dropout(F.embedding(tokens, embedding), self.config.dropout, self.training)
+        return dropout(F.embedding(tokens, embedding), self.config.dropout, self.training)
 
     def _logits(self, attentional: Float[Tensor, "*rows E"]) -> Float[Tensor, "*rows V"]:
         weight = self.target_embedding if self.output_weight is None else self.output_weight

@@ -25,6 +25,7 @@ from seqkit.config import option
 from seqkit.decode.step import StepOutput
 from seqkit.errors import InputError
 from seqkit.models.encoder_decoder import Source, take_beams
+from seqkit.nn.dropout import dropout
 from seqkit.nn.linear import PackedWeights, affine
 from seqkit.nn.transformer import DecoderLayer, EncoderLayer, LearnedPositions, SinusoidalPositions
 
@@ -46,7 +47,9 @@ class TransformerConfig:
     positions: str = option("sinusoidal", "position encodings", choices=("sinusoidal", "learned"))
     max_positions: int = option(512, "longest sequence where positions are learned")
     tied_embeddings: str = option(
-        "all", "one matrix for source, target and output, for target and output, or none", choices=("all", "decoder", "none")
+        "all",
+        "one matrix for source, target and output, for target and output, or none",
+        choices=("all", "decoder", "none"),
     )
     scale_embeddings: bool = option(True, "multiply embeddings by sqrt(model_dim)")
     output_bias: bool = option(False, "a bias on the logits")
@@ -187,7 +190,7 @@ class Transformer(nn.Module):
         if self.config.scale_embeddings:
             x = x * self.config.model_dim**0.5
         x = x + positions(start, start + tokens.shape[-1])
-        return F.dropout(x, self.config.dropout, self.training)
+        return dropout(x, self.config.dropout, self.training)
 
     def _logits(self, y: Float[Tensor, "*rows D"]) -> Float[Tensor, "*rows V"]:
         weight = self.target_embedding if self.output_weight is None else self.output_weight

@@ -14,7 +14,7 @@ from seqkit.nn.linear import Linear
 
 def split_heads(x: Float[Tensor, "B T D"], n_heads: int) -> Float[Tensor, "B H T Dh"]:
     """The H heads of every position, as a view."""
-    return x.unflatten(-1, (n_heads, -1)).transpose(1, 2)
+    return x.view(*x.shape[:2], n_heads, -1).transpose(1, 2)
 
 
 def merge_heads(x: Float[Tensor, "B H T Dh"]) -> Float[Tensor, "B T D"]:
@@ -41,7 +41,9 @@ class SelfAttention(nn.Module):
         )
         return self.output(merge_heads(context))
 
-    def step(self, x: Float[Tensor, "R D"], cache: Float[Tensor, "R capacity 2D"], position: int) -> Float[Tensor, "R D"]:
+    def step(
+        self, x: Float[Tensor, "R D"], cache: Float[Tensor, "R capacity 2D"], position: int
+    ) -> Float[Tensor, "R D"]:
         """Attention of the newest position over all up to it; writes its key and value into the cache.
 
         Args:

@@ -8,6 +8,8 @@ as fast and whose rounding nobody can see in a stochastic gradient.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -58,7 +60,12 @@ def _identity(x: Tensor) -> Tensor:
     return x
 
 
-ACTIVATIONS = {"none": _identity, "relu": F.relu, "gelu": F.gelu, "tanh": torch.tanh}
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "none": _identity,
+    "relu": F.relu,
+    "gelu": F.gelu,
+    "tanh": torch.tanh,
+}
 
 
 class Linear(nn.Linear):

@@ -63,7 +63,8 @@ class RecurrentEncoder(nn.Module):
     """
 
     def __init__(
-        self, kind: str, input_dim: int, hidden_dim: int, *, n_layers: int = 1, bidirectional: bool = True, dropout: float = 0.0
+        self, kind: str, input_dim: int, hidden_dim: int, *, n_layers: int = 1, bidirectional: bool = True,
+        dropout: float = 0.0,
     ) -> None:  # fmt: skip
         super().__init__()
         self.kind = kind
@@ -76,7 +77,7 @@ class RecurrentEncoder(nn.Module):
     def forward(
         self, x: Float[Tensor, "B S E"], lengths: Int[Tensor, " B"]
     ) -> tuple[Float[Tensor, "B S D"], tuple[Float[Tensor, "layers B D"], ...]]:
-        """Outputs of the last layer (zero beyond a sentence) and the last states of all layers, directions side by side.
+        """Outputs of the last layer (zero beyond a sentence) and each layer's last states, directions side by side.
 
         The states are (h,) for a GRU and (h, c) for an LSTM; D is hidden_dim times the number of directions.
         """
@@ -121,4 +122,3 @@ class RecurrentEncoder(nn.Module):
             state = tuple(torch.where(counts, after, before) for after, before in zip(new, state, strict=True))
             outputs[:, position] = torch.where(counts, state[0], 0.0)
         return outputs, state
-

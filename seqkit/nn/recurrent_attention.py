@@ -1,7 +1,7 @@
 """The attention of recurrent translation models: where in the source to look, from the decoder's state.
 
-Reference: Bahdanau et al. 2015, A.1.2, arXiv:1409.0473 (additive); Luong et al. 2015, section 3.1, arXiv:1508.04025 (dot,
-general).
+Reference: Bahdanau et al. 2015, A.1.2, arXiv:1409.0473 (additive); Luong et al. 2015, section 3.1, arXiv:1508.04025
+(dot, general).
 """
 
 from __future__ import annotations
@@ -31,9 +31,7 @@ class RecurrentAttention(nn.Module):
         self.kind = kind
         if kind == "luong_dot":
             if query_dim != source_dim:
-                raise InputError(
-                    f"seq2seq: the decoder's size must equal the encoder's for luong_dot, got {query_dim} and {source_dim}"
-                )
+                raise InputError(f"seq2seq: both sizes must be equal for luong_dot, got {query_dim} and {source_dim}")
             return
         self.key = Linear(source_dim, query_dim, bias=False)
         if kind == "bahdanau":

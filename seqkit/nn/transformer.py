@@ -12,12 +12,11 @@ from collections.abc import Callable
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from seqkit.errors import InputError
 from seqkit.nn.attention import CrossAttention, SelfAttention
+from seqkit.nn.dropout import dropout
 from seqkit.nn.linear import Linear
-
 
 Sublayer = Callable[[Tensor], Tensor]
 
@@ -32,7 +31,7 @@ class FeedForward(nn.Module):
         self.dropout = dropout
 
     def forward(self, x: Float[Tensor, "*rows D"]) -> Float[Tensor, "*rows D"]:
-        return self.outer(F.dropout(self.inner(x), self.dropout, self.training))
+        return self.outer(dropout(self.inner(x), self.dropout, self.training))
 
 
 class EncoderLayer(nn.Module):
@@ -61,7 +60,7 @@ class EncoderLayer(nn.Module):
         return self.feed_forward_norm(x + self._drop(self.feed_forward(x)))
 
     def _drop(self, x: Tensor) -> Tensor:
-        return F.dropout(x, self.dropout, self.training)
+        return dropout(x, self.dropout, self.training)
 
 
 class DecoderLayer(nn.Module):
@@ -123,9 +122,9 @@ class DecoderLayer(nn.Module):
             (self.feed_forward_norm, self.feed_forward),
         ):
             if self.pre_norm:
-                x = x + F.dropout(sublayer(norm(x)), self.dropout, self.training)
+                x = x + dropout(sublayer(norm(x)), self.dropout, self.training)
             else:
-                x = norm(x + F.dropout(sublayer(x), self.dropout, self.training))
+                x = norm(x + dropout(sublayer(x), self.dropout, self.training))
         return x
 
 

@@ -67,7 +67,11 @@ def write_dates(folder: Path, *, train: int, valid: int, test: int, seed: int) -
     pairs = human_dates(train + valid + test, seed=seed)
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
-    for name, start, stop in (("train", 0, train), ("valid", train, train + valid), ("test", train + valid, len(pairs))):
+    for name, start, stop in (
+        ("train", 0, train),
+        ("valid", train, train + valid),
+        ("test", train + valid, len(pairs)),
+    ):
         path = folder / f"{name}.tsv"
         write_atomically(path, "".join(f"{text}\t{iso}\n" for text, iso in pairs[start:stop]).encode())
         paths.append(path)

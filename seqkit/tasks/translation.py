@@ -1,7 +1,7 @@
 """Translation: from a config to a trained run folder, and from a run folder to translations.
 
 A run folder holds `config.toml` (resolved), the tokenizers (`tokenizer.*` where both sides share one, else `source.*`
-and `target.*`), and what `seqkit.training.loop` writes. Source sentences end with the end symbol, so that none is empty.
+and `target.*`), and what `seqkit.training.loop` writes. Source sentences end with the end symbol: none is empty.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from seqkit.analysis.bleu import bleu
-from seqkit.config import from_table, nearest, option, read_toml, resolve_path, to_table, write_toml
 from seqkit.atomic import write_atomically
+from seqkit.config import from_table, nearest, option, read_toml, resolve_path, to_table, write_toml
 from seqkit.decode.beam import beam_search
 from seqkit.decode.options import BeamOptions
 from seqkit.decode.step import Hypothesis
@@ -93,15 +93,19 @@ class TranslationConfig:
         tables.pop("task", None)
         for name, table in tables.items():
             if name not in (*parts, "model"):
-                raise InputError(f"{where}: `{name}` must be a known table{nearest(name, (*parts, 'model'))}, got another")
+                raise InputError(
+                    f"{where}: `{name}` must be a known table{nearest(name, (*parts, 'model'))}, got another"
+                )
             if not isinstance(table, dict):
                 raise InputError(f"{where}: `{name}` must be a table, got {table!r}")
         model = dict(tables.pop("model", {}))
         kind = model.pop("kind", None)
         if kind not in MODELS:
             allowed = ", ".join(MODELS)
-            raise InputError(f"{where} [model]: `kind` must be one of {allowed}, got {kind!r}{nearest(str(kind), MODELS)}")
-        values = {
+            raise InputError(
+                f"{where} [model]: `kind` must be one of {allowed}, got {kind!r}{nearest(str(kind), MODELS)}"
+            )
+        values: dict[str, Any] = {
             name: from_table(part, tables.get(name, {}), where=f"{where} [{name}]") for name, part in parts.items()
         }
         return cls(model=from_table(MODELS[kind][0], model, where=f"{where} [model]"), **values)
@@ -140,6 +144,7 @@ class Translator:
         self.target = target
         self.search = search
         self.folder = folder
+        self.models: list[Model] = [model]
 
     @classmethod
     def load(cls, folder: str | Path, *, device: str = "cpu") -> Translator:
@@ -154,11 +159,24 @@ class Translator:
         config = TranslationConfig.from_tables(read_toml(folder / "config.toml"), where=str(folder / "config.toml"))
         source, target = _load_tokenizers(folder, config.tokenizer.shared)
         if not (folder / "model.safetensors").is_file():
-            raise InputError(f"{folder}: the model must have been trained up to a validation, got no model.safetensors yet")
+            raise InputError(
+                f"{folder}: the model must have been trained up to a validation, got no model.safetensors yet"
+            )
         tensors, _ = load_tensors(folder / "model.safetensors")
         model = build_model(config.model, source, target)
         load_weights(model, tensors, where=str(folder / "model.safetensors"))
         return cls(model.to(device).eval(), source, target, config.search, folder=folder)
+
+    def add_to_ensemble(self, other: Translator) -> None:
+        """Lets another model vote on every token (the mean of the probabilities).
+
+        Raises:
+            InputError: its tokens are not the same.
+        """
+        for mine, its in ((self.source, other.source), (self.target, other.target)):
+            if mine.pieces(range(mine.vocab_size)) != its.pieces(range(its.vocab_size)):
+                raise InputError(f"{other.folder}: the model must have the tokens of {self.folder} to vote, got others")
+        self.models.append(other.model)
 
     def encode(self, line: str) -> list[int]:
         """The model's tokens of a source line, end symbol included."""
@@ -186,15 +204,17 @@ class Translator:
         results: list[Translation | None] = [None] * len(sources)
         if batch_size is not None:
             batch_tokens = None
-        self.model.eval()
+        for model in self.models:
+            model.eval()
         device = next(self.model.parameters()).device
         for batch in source_batches(sources, batch_tokens=batch_tokens, batch_size=batch_size):
             tokens, lengths = pad([sources[index] for index in batch], pad_id=self.source.pad_id)
             limits = torch.tensor([options.step_limit(int(length)) for length in lengths])
             want = options.return_attention or options.coverage_penalty > 0
             found = beam_search(
-                self.model, Source(tokens.to(device), lengths.to(device), want), options,
-                bos_id=self.target.bos_id, eos_id=self.target.eos_id, max_lengths=limits,
+                self.models, Source(tokens.to(device), lengths.to(device), want), options,
+                bos_id=self.target.bos_id, eos_id=self.target.eos_id, max_lengths=limits, source_lengths=lengths,
+                suppress=(self.target.pad_id, self.target.bos_id),
                 prefix=[forced[index] for index in batch] if forced is not None else None,
             )  # fmt: skip
             for index, hypotheses in zip(batch, found, strict=True):
@@ -215,7 +235,10 @@ class Translator:
         device = next(self.model.parameters()).device
         longest = [range(max(len(source), len(target) + 1)) for source, target in encoded]
         for indices in source_batches(longest, batch_tokens=batch_tokens):
-            batch = Batch.of([encoded[index] for index in indices], **_specials(self.target)).to(device)
+            chosen_pairs = [encoded[index] for index in indices]
+            batch = Batch.of(
+                chosen_pairs, pad_id=self.target.pad_id, bos_id=self.target.bos_id, eos_id=self.target.eos_id
+            ).to(device)
             logp = self.model(batch.source, batch.source_lengths, batch.target_in).float().log_softmax(dim=-1)
             chosen = logp.gather(-1, batch.target_out[..., None])[..., 0]  # B T
             for index, row, length in zip(indices, chosen.tolist(), batch.target_lengths.tolist(), strict=True):
@@ -227,9 +250,7 @@ def build_model(config: Any, source: Tokenizer, target: Tokenizer) -> Model:
     """The untrained model of a config for these vocabularies."""
     for config_class, model_class in MODELS.values():
         if isinstance(config, config_class):
-            model: Model = model_class(
-                config, source_vocab_size=source.vocab_size, target_vocab_size=target.vocab_size
-            )
+            model: Model = model_class(config, source_vocab_size=source.vocab_size, target_vocab_size=target.vocab_size)
             return model
     raise TypeError(f"no model family has the config {type(config).__name__}")
 
@@ -243,7 +264,9 @@ def load_weights(model: nn.Module, tensors: dict[str, Tensor], *, where: str) ->
     try:
         model.load_state_dict(tensors)
     except RuntimeError:
-        raise InputError(f"{where}: the weights must fit the model of its config.toml, got other names or shapes") from None
+        raise InputError(
+            f"{where}: the weights must fit the model of its config.toml, got other names or shapes"
+        ) from None
 
 
 def train_translation(
@@ -280,9 +303,7 @@ def train_translation(
 
     def loss(module: nn.Module, batch: Batch) -> tuple[Tensor, int]:
         logits = module(batch.source, batch.source_lengths, batch.target_in)
-        total = cross_entropy(
-            logits, batch.target_out, pad_id=target.pad_id, label_smoothing=training.label_smoothing
-        )
+        total = cross_entropy(logits, batch.target_out, pad_id=target.pad_id, label_smoothing=training.label_smoothing)
         return total, batch.n_tokens
 
     def validate(_: nn.Module) -> dict[str, float]:
@@ -338,12 +359,8 @@ def _training_batches(
 
     return TokenBatches(
         [encoded[index] for index in kept], batch_tokens=training.batch_tokens, seed=training.seed,
-        encode=sampled, **_specials(translator.target),
+        encode=sampled, pad_id=translator.target.pad_id, bos_id=translator.target.bos_id, eos_id=translator.target.eos_id,
     )  # fmt: skip
-
-
-def _specials(tokenizer: Tokenizer) -> dict[str, int]:
-    return {"pad_id": tokenizer.pad_id, "bos_id": tokenizer.bos_id, "eos_id": tokenizer.eos_id}
 
 
 def _resolved(data: DataConfig, base: Path) -> DataConfig:
@@ -388,7 +405,7 @@ def _check_folder(config: TranslationConfig, folder: Path, *, resume: bool) -> N
             old = before.get(table, {}).get(key)
             if value != old and key not in _CHANGEABLE:
                 raise InputError(
-                    f"{folder}: `{table}.{key}` must be what the run was started with ({old!r}) to resume, got {value!r}"
+                    f"{folder}: `{table}.{key}` must be {old!r} as when the run was started, to resume, got {value!r}"
                 )
 
 

@@ -46,7 +46,9 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         return tensors, {}
     content = json.loads(header)
     if content["sha256"] != _digest(tensors):
-        raise InputError(f"{path}: the checkpoint must have the checksum it was written with, got another: it is damaged")
+        raise InputError(
+            f"{path}: the checkpoint must have the checksum it was written with, got another: it is damaged"
+        )
     return tensors, content["state"]
 
 
@@ -65,7 +67,9 @@ def average_checkpoints(paths: Iterable[Path]) -> dict[str, Tensor]:
             first = tensors
             total = {name: torch.zeros_like(tensor, dtype=torch.float64) for name, tensor in tensors.items()}
         if {n: t.shape for n, t in tensors.items()} != {n: t.shape for n, t in first.items()}:
-            raise InputError(f"{path}: the checkpoint must have the tensors of the first one, got other names or shapes")
+            raise InputError(
+                f"{path}: the checkpoint must have the tensors of the first one, got other names or shapes"
+            )
         for name, tensor in tensors.items():
             total[name] += tensor
         count += 1

@@ -7,7 +7,7 @@ A run folder holds, while it trains and afterwards:
 - `checkpoints/latest.safetensors`   everything needed to go on: weights, optimiser, schedule, generators, position
 - `checkpoints/step-*.safetensors`   weights at validations: the last few and the best few
 
-Every file is written whole or not at all, and always in the order weights, metrics, `latest`: whenever the process dies,
+Every file is written whole or not at all, always in the order weights, metrics, `latest`: whenever the process dies,
 `latest` describes a moment from which the same steps follow again, bit for bit.
 """
 
@@ -29,6 +29,7 @@ from torch import Tensor, nn
 
 from seqkit.config import option
 from seqkit.errors import InputError
+from seqkit.training.allocator import keep_freed_memory
 from seqkit.training.checkpoint import average_checkpoints, load_tensors, save_tensors
 from seqkit.training.metrics import Metrics
 from seqkit.training.schedule import SCHEDULES, Schedule
@@ -38,7 +39,7 @@ PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
-    """How a model is trained. The Transformer paper: Adam (0.9, 0.98, 1e-9), inverse_sqrt, warm-up 4000, smoothing 0.1."""
+    """How a model is trained. Vaswani et al. 2017: Adam (0.9, 0.98, 1e-9), inverse_sqrt, warm-up 4000, smoothing 0.1."""
 
     max_epochs: int = option(20, "passes over the data; 0 for no limit")
     max_steps: int = option(0, "updates of the weights; 0 for no limit")
@@ -72,7 +73,15 @@ class TrainingConfig:
     seed: int = option(1, "of the weights, the order of the data and the dropout")
 
     def __post_init__(self) -> None:
-        for name in ("batch_tokens", "accumulate", "keep_best", "keep_last", "checkpoint_every", "log_every", "max_bad_steps"):
+        for name in (
+            "batch_tokens",
+            "accumulate",
+            "keep_best",
+            "keep_last",
+            "checkpoint_every",
+            "log_every",
+            "max_bad_steps",
+        ):
             if getattr(self, name) < 1:
                 raise InputError(f"training: `{name}` must be at least 1, got {getattr(self, name)}")
         if self.max_epochs < 1 and self.max_steps < 1:
@@ -83,7 +92,9 @@ class TrainingConfig:
                 f"got {self.label_smoothing} and {self.ema_decay}"
             )
         if self.average > self.keep_best:
-            raise InputError(f"training: `average` must be at most `keep_best`, got {self.average} and {self.keep_best}")
+            raise InputError(
+                f"training: `average` must be at most `keep_best`, got {self.average} and {self.keep_best}"
+            )
 
 
 @runtime_checkable
@@ -155,6 +166,8 @@ class Trainer:
         report: Reporter,
     ) -> None:
         self.device = torch.device(_device(config.device))
+        if self.device.type == "cpu":
+            keep_freed_memory()
         self.model = model.to(self.device)
         self.batches = batches
         self.loss = loss

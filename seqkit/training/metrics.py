@@ -30,7 +30,7 @@ class Metrics:
                     "training: `tensorboard` must be installed to be written, got no such package "
                     "(pip install 'seqkit[tensorboard]')"
                 ) from None
-            self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=resume_step + 1)  # type: ignore[no-untyped-call]
+            self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=resume_step + 1)
 
     def write(self, record: dict[str, Any]) -> None:
         """Appends one record and brings it to the file."""

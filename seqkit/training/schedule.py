@@ -22,7 +22,9 @@ class Schedule:
         InputError: an unknown name, or a size that makes no sense.
     """
 
-    def __init__(self, name: str, *, peak: float, warmup: int, total: int, minimum: float = 0.0, patience: int = 2) -> None:
+    def __init__(
+        self, name: str, *, peak: float, warmup: int, total: int, minimum: float = 0.0, patience: int = 2
+    ) -> None:
         if name not in SCHEDULES:
             raise InputError(f"training: `schedule` must be one of {', '.join(SCHEDULES)}, got `{name}`")
         if peak <= 0 or warmup < 0:

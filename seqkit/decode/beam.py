@@ -15,8 +15,8 @@ The bound of `exhaustive`. Let a live hypothesis have log-probability L <= 0. Wh
 most L, since a token adds log p <= 0 (in floats too: beam_step never gives more, and rounding is monotone), and at most
 Tmax symbols with the end symbol: a closed one has Tmax, an ended one at most Tmax - 1 and its end symbol. The penalties
 grow with |Y| for alpha >= 0, so its score is at most L / penalty(Tmax); a minimum length changes neither; a coverage
-term is at most 0. Two ways to compute a penalty may differ in the last bit: the bound takes penalty(Tmax) (1 + 1e-6). An
-equal score arrives too late to displace: the pool keeps the earlier.
+term is at most 0. Two ways to compute a penalty may differ in the last bit: the bound takes penalty(Tmax) (1 + 1e-6).
+An equal score arrives too late to displace: the pool keeps the earlier.
 
 Every sentence is searched as if it were alone: ended sentences leave the batch, and no operation here mixes sentences,
 so a model whose rows do not depend on the batch gives the same bits for any batch and any order.

@@ -5,6 +5,7 @@ function after its module has been imported makes the function win for good.
 """
 
 from seqkit.ops.additive_attention import additive_attention, additive_attention_reference
+from seqkit.ops.attention import attention, attention_reference
 from seqkit.ops.library import backend, use_backend
 from seqkit.ops.linear import linear, linear_reference, pack_linear_weight
 from seqkit.ops.recurrent import gru_cell, gru_cell_reference, lstm_cell, lstm_cell_reference
@@ -12,6 +13,8 @@ from seqkit.ops.recurrent import gru_cell, gru_cell_reference, lstm_cell, lstm_c
 __all__ = [
     "additive_attention",
     "additive_attention_reference",
+    "attention",
+    "attention_reference",
     "backend",
     "gru_cell",
     "gru_cell_reference",

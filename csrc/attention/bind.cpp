@@ -1,0 +1,236 @@
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+
+#include <algorithm>
+#include <optional>
+#include <tuple>
+
+#include "attention/attention.h"
+#include "common/check.h"
+
+namespace seqkit {
+namespace {
+
+using MaybeTensor = std::optional<Tensor>;
+
+constexpr int64_t kWorkPerThread = 100000;  // multiply-adds that are worth waking a thread for
+
+template <typename Real>
+const Real* data(const MaybeTensor& tensor) {
+  return tensor ? static_cast<const Real*>(tensor->const_data_ptr()) : nullptr;
+}
+
+template <typename Real>
+Real* mutable_data(Tensor& tensor) {
+  return tensor.numel() ? static_cast<Real*>(tensor.mutable_data_ptr()) : nullptr;
+}
+
+// The arguments that forward and backward share.
+struct Call {
+  const char* where;
+  const Tensor &q, &k, &v;
+  const MaybeTensor &q_lengths, &k_lengths, &bias, &slopes, &seed;
+  bool causal;
+  int64_t window;
+  double scale, dropout;
+};
+
+void check_rows(const Call& call, const char* name, const Tensor& tensor, std::initializer_list<int64_t> shape) {
+  check_cpu(call.where, name, tensor);
+  check_dtype(call.where, name, tensor, call.q.scalar_type());
+  check_shape(call.where, name, tensor, shape);
+  const int64_t last = tensor.dim() - 1;
+  STD_TORCH_CHECK(tensor.stride(last) == 1 || tensor.size(last) <= 1, call.where, ": ", name,
+                  " must have stride 1 in its last axis, got ", tensor.stride(last));
+}
+
+void check_dense(const Call& call, const char* name, const Tensor& tensor, std::initializer_list<int64_t> shape) {
+  check_rows(call, name, tensor, shape);
+  check_contiguous(call.where, name, tensor);
+}
+
+AttentionShape checked_shape(const Call& call) {
+  const ScalarType dtype = call.q.scalar_type();
+  STD_TORCH_CHECK(dtype == ScalarType::Float || dtype == ScalarType::Double, call.where,
+                  ": q must have the dtype Float or Double, got ", torch::headeronly::toString(dtype));
+  check_rows(call, "q", call.q, {kAny, kAny, kAny, kAny});
+  const int64_t batch = call.q.size(0), heads = call.q.size(1), targets = call.q.size(2), width = call.q.size(3);
+  check_rows(call, "k", call.k, {batch, kAny, kAny, width});
+  const int64_t kv_heads = call.k.size(1), sources = call.k.size(2);
+  check_rows(call, "v", call.v, {batch, kv_heads, sources, kAny});
+  STD_TORCH_CHECK(kv_heads > 0 && heads > 0 && heads % kv_heads == 0, call.where,
+                  ": the heads of q must be a multiple of those of k, got ", heads, " and ", kv_heads);
+  STD_TORCH_CHECK(width > 0 && call.v.size(3) > 0, call.where, ": the head width must be positive, got ", width,
+                  " and ", call.v.size(3));
+  STD_TORCH_CHECK(call.window >= -1, call.where, ": window must be -1 or more, got ", call.window);
+  STD_TORCH_CHECK(call.dropout >= 0 && call.dropout < 1, call.where, ": dropout must be from 0 to below 1, got ",
+                  call.dropout);
+  if (call.q_lengths) check_lengths(call.where, "q_lengths", *call.q_lengths, batch, targets);
+  if (call.k_lengths) check_lengths(call.where, "k_lengths", *call.k_lengths, batch, sources);
+  if (call.slopes) check_dense(call, "alibi_slopes", *call.slopes, {heads});
+  if (call.bias) {
+    check_cpu(call.where, "bias", *call.bias);
+    check_dtype(call.where, "bias", *call.bias, dtype);
+    check_shape(call.where, "bias", *call.bias, {batch, heads, targets, sources});
+    const int64_t step = call.bias->stride(3);
+    STD_TORCH_CHECK(step == 0 || step == 1 || sources <= 1, call.where,
+                    ": bias must have stride 0 or 1 in its last axis, got ", step);
+  }
+  uint64_t seed = 0;
+  if (call.dropout > 0) {
+    STD_TORCH_CHECK(call.seed, call.where, ": seed must be given with dropout, got none");
+    check_cpu(call.where, "seed", *call.seed);
+    check_dtype(call.where, "seed", *call.seed, ScalarType::Long);
+    check_shape(call.where, "seed", *call.seed, {1});
+    seed = static_cast<uint64_t>(*data<int64_t>(call.seed));
+  }
+  return {
+      .batch = batch,
+      .heads = heads,
+      .kv_heads = kv_heads,
+      .targets = targets,
+      .sources = sources,
+      .width = width,
+      .value_width = call.v.size(3),
+      .q_lengths = data<int64_t>(call.q_lengths),
+      .k_lengths = data<int64_t>(call.k_lengths),
+      .causal = call.causal,
+      .window = call.window,
+      .scale = call.scale,
+      .drop_below = static_cast<uint32_t>(call.dropout * 0x1p32),
+      .seed = seed,
+  };
+}
+
+Strides strides(const Tensor& tensor) { return {tensor.stride(0), tensor.stride(1), tensor.stride(2)}; }
+
+template <typename Real>
+AttentionInputs<Real> inputs(const Call& call) {
+  return {
+      .q = static_cast<const Real*>(call.q.const_data_ptr()),
+      .k = static_cast<const Real*>(call.k.const_data_ptr()),
+      .v = static_cast<const Real*>(call.v.const_data_ptr()),
+      .q_strides = strides(call.q),
+      .k_strides = strides(call.k),
+      .v_strides = strides(call.v),
+      .bias = data<Real>(call.bias),
+      .bias_strides = call.bias ? strides(*call.bias) : Strides{},
+      .bias_key_stride = call.bias ? call.bias->stride(3) : 0,
+      .slopes = data<Real>(call.slopes),
+  };
+}
+
+int64_t grain(const AttentionShape& shape, int64_t units) {
+  const int64_t work = shape.batch * shape.heads * shape.targets * shape.sources * (shape.width + shape.value_width);
+  return std::max<int64_t>(1, kWorkPerThread / (work / std::max<int64_t>(units, 1) + 1));
+}
+
+template <typename Real>
+void run_forward(const Call& call, const AttentionShape& shape, Tensor& out, Tensor& stats, Tensor* weights) {
+  const auto in = inputs<Real>(call);
+  const AttentionOutputs<Real> to{
+      .out = mutable_data<Real>(out),
+      .stats = mutable_data<Real>(stats),
+      .weights = weights ? mutable_data<Real>(*weights) : nullptr,
+  };
+  const int64_t units = shape.batch * shape.heads * row_blocks(shape);
+  torch::stable::parallel_for(0, units, grain(shape, units),
+                              [&](int64_t begin, int64_t end) { attention_forward<Real>(shape, in, to, begin, end); });
+}
+
+std::tuple<Tensor, Tensor, Tensor> forward(const Tensor& q, const Tensor& k, const Tensor& v,
+                                           const MaybeTensor& q_lengths, const MaybeTensor& k_lengths,
+                                           const MaybeTensor& bias, const MaybeTensor& slopes, const MaybeTensor& seed,
+                                           bool causal, int64_t window, double scale, double dropout,
+                                           bool return_weights) {
+  const Call call{"attention", q, k, v, q_lengths, k_lengths, bias, slopes, seed, causal, window, scale, dropout};
+  const AttentionShape shape = checked_shape(call);
+  const ScalarType dtype = q.scalar_type();
+  Tensor out = torch::stable::empty({shape.batch, shape.targets, shape.heads, shape.value_width}, dtype);
+  Tensor stats = torch::stable::empty({shape.batch, shape.heads, shape.targets, 2}, dtype);
+  Tensor weights = return_weights
+                       ? torch::stable::empty({shape.batch, shape.heads, shape.targets, shape.sources}, dtype)
+                       : torch::stable::empty({0}, dtype);
+  Tensor* wanted = return_weights ? &weights : nullptr;
+  if (dtype == ScalarType::Float) {
+    run_forward<float>(call, shape, out, stats, wanted);
+  } else {
+    run_forward<double>(call, shape, out, stats, wanted);
+  }
+  return {out, stats, weights};
+}
+
+template <typename Real>
+void run_backward(const Call& call, const AttentionShape& shape, const Tensor& out, const Tensor& stats,
+                  const Tensor& grad_out, const MaybeTensor& weights, const MaybeTensor& grad_weights, Tensor& grad_q,
+                  Tensor& grad_k, Tensor& grad_v, Tensor* grad_bias) {
+  const auto in = inputs<Real>(call);
+  const AttentionGradients<Real> grads{
+      .out = static_cast<const Real*>(out.const_data_ptr()),
+      .stats = static_cast<const Real*>(stats.const_data_ptr()),
+      .weights = data<Real>(weights),
+      .grad_out = static_cast<const Real*>(grad_out.const_data_ptr()),
+      .grad_weights = data<Real>(grad_weights),
+      .grad_q = mutable_data<Real>(grad_q),
+      .grad_k = mutable_data<Real>(grad_k),
+      .grad_v = mutable_data<Real>(grad_v),
+      .grad_bias = grad_bias ? mutable_data<Real>(*grad_bias) : nullptr,
+  };
+  const int64_t units = shape.batch * shape.kv_heads;
+  torch::stable::parallel_for(0, units, grain(shape, units), [&](int64_t begin, int64_t end) {
+    attention_backward<Real>(shape, in, grads, begin, end);
+  });
+}
+
+std::tuple<Tensor, Tensor, Tensor, Tensor> backward(const Tensor& grad_out, const MaybeTensor& grad_weights,
+                                                    const Tensor& q, const Tensor& k, const Tensor& v,
+                                                    const Tensor& out, const Tensor& stats, const MaybeTensor& weights,
+                                                    const MaybeTensor& q_lengths, const MaybeTensor& k_lengths,
+                                                    const MaybeTensor& bias, const MaybeTensor& slopes,
+                                                    const MaybeTensor& seed, bool causal, int64_t window, double scale,
+                                                    double dropout, bool bias_gradient) {
+  const Call call{
+      "attention_backward", q, k, v, q_lengths, k_lengths, bias, slopes, seed, causal, window, scale, dropout};
+  const AttentionShape shape = checked_shape(call);
+  check_dense(call, "grad_out", grad_out, {shape.batch, shape.targets, shape.heads, shape.value_width});
+  check_dense(call, "out", out, {shape.batch, shape.targets, shape.heads, shape.value_width});
+  check_dense(call, "stats", stats, {shape.batch, shape.heads, shape.targets, 2});
+  STD_TORCH_CHECK(!grad_weights || weights, call.where, ": weights must be given with grad_weights, got none");
+  for (const auto& [name, given] : {std::pair{"weights", weights}, std::pair{"grad_weights", grad_weights}}) {
+    if (given) check_dense(call, name, *given, {shape.batch, shape.heads, shape.targets, shape.sources});
+  }
+  const ScalarType dtype = q.scalar_type();
+  const auto zeros = [&](std::initializer_list<int64_t> size) {
+    Tensor tensor = torch::stable::empty(size, dtype);
+    return torch::stable::zero_(tensor);
+  };
+  Tensor grad_q = zeros({shape.batch, shape.targets, shape.heads, shape.width});
+  Tensor grad_k = zeros({shape.batch, shape.sources, shape.kv_heads, shape.width});
+  Tensor grad_v = zeros({shape.batch, shape.sources, shape.kv_heads, shape.value_width});
+  Tensor grad_bias = bias_gradient ? zeros({shape.batch, shape.heads, shape.targets, shape.sources})
+                                   : torch::stable::empty({0}, dtype);
+  const auto run = dtype == ScalarType::Float ? run_backward<float> : run_backward<double>;
+  run(call, shape, out, stats, grad_out, weights, grad_weights, grad_q, grad_k, grad_v,
+      bias_gradient ? &grad_bias : nullptr);
+  return {grad_q, grad_k, grad_v, grad_bias};
+}
+
+}  // namespace
+}  // namespace seqkit
+
+STABLE_TORCH_LIBRARY_FRAGMENT(seqkit, library) {
+  library.def(
+      "attention_forward(Tensor q, Tensor k, Tensor v, Tensor? q_lengths, Tensor? k_lengths, Tensor? bias, "
+      "Tensor? alibi_slopes, Tensor? seed, bool causal, int window, float scale, float dropout, bool return_weights) "
+      "-> (Tensor, Tensor, Tensor)");
+  library.def(
+      "attention_backward(Tensor grad_out, Tensor? grad_weights, Tensor q, Tensor k, Tensor v, Tensor out, "
+      "Tensor stats, Tensor? weights, Tensor? q_lengths, Tensor? k_lengths, Tensor? bias, Tensor? alibi_slopes, "
+      "Tensor? seed, bool causal, int window, float scale, float dropout, bool bias_gradient) "
+      "-> (Tensor, Tensor, Tensor, Tensor)");
+}
+
+STABLE_TORCH_LIBRARY_IMPL(seqkit, CPU, library) {
+  library.impl("attention_forward", TORCH_BOX(&seqkit::forward));
+  library.impl("attention_backward", TORCH_BOX(&seqkit::backward));
+}

@@ -1,0 +1,580 @@
+// The float32 kernels of attention.h, once per machine level: blocks of 64 keys against tiles of six query rows.
+#include "attention/attention.h"
+#include "attention/rows.h"
+#include "common/device.h"
+#include "common/numerics.h"
+
+namespace {
+
+using seqkit::AttentionGradients;
+using seqkit::AttentionInputs;
+using seqkit::AttentionOutputs;
+using seqkit::AttentionShape;
+using seqkit::KeyRange;
+using seqkit::kKeyBlock;
+using seqkit::kRowBlock;
+
+constexpr int kTileRows = 6;
+constexpr float kLowest = -__builtin_inff();
+
+typedef uint32_t VecWord __attribute__((vector_size(kLanes * sizeof(uint32_t))));
+[[maybe_unused]] typedef uint64_t VecLong __attribute__((vector_size(kLanes * sizeof(uint32_t))));
+
+SEQKIT_INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+SEQKIT_INLINE int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
+SEQKIT_INLINE int lanes_left(int64_t count) { return int(smaller(count, kLanes)); }
+SEQKIT_INLINE int64_t whole_vectors(int64_t count) { return (count + kLanes - 1) / kLanes * kLanes; }
+
+SEQKIT_INLINE VecInt lane_numbers() {
+  VecInt numbers{};
+  for (int lane = 0; lane < kLanes; ++lane) numbers[lane] = lane;
+  return numbers;
+}
+
+// ---- matrix product: c[r][n] (+)= sum over k, in order, of a[r][k] b[k][n] ----
+
+struct Product {
+  const float* a;  // element (r, k) at r * a_row + k * a_step
+  int64_t a_row, a_step;
+  const float* b;  // row k at k * b_row
+  int64_t b_row;
+  float* c;  // row r at r * c_row
+  int64_t c_row;
+  int64_t depth;
+  bool fresh;  // start from zero, not from c
+};
+
+template <int kRows, int kVectors, bool kPart>
+void tile(const Product& p, int64_t row, int64_t column, int last) {
+  const float* a = p.a + row * p.a_row;
+  const float* b = p.b + column;
+  float* c = p.c + row * p.c_row + column;
+  Vec sums[kRows][kVectors] = {};
+  if (!p.fresh) {
+#pragma GCC unroll 8
+    for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 2
+      for (int n = 0; n < kVectors; ++n) {
+        const float* from = c + r * p.c_row + n * kLanes;
+        sums[r][n] = kPart && n == kVectors - 1 ? load_part(from, last) : load(from);
+      }
+    }
+  }
+  for (int64_t k = 0; k < p.depth; ++k) {
+    Vec right[kVectors];
+#pragma GCC unroll 2
+    for (int n = 0; n < kVectors; ++n) {
+      const float* from = b + k * p.b_row + n * kLanes;
+      right[n] = kPart && n == kVectors - 1 ? load_part(from, last) : load(from);
+    }
+#pragma GCC unroll 8
+    for (int r = 0; r < kRows; ++r) {
+      const Vec left = splat(a[r * p.a_row + k * p.a_step]);
+#pragma GCC unroll 2
+      for (int n = 0; n < kVectors; ++n) sums[r][n] = fma(left, right[n], sums[r][n]);
+    }
+  }
+#pragma GCC unroll 8
+  for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 2
+    for (int n = 0; n < kVectors; ++n) {
+      float* to = c + r * p.c_row + n * kLanes;
+      if (kPart && n == kVectors - 1) {
+        store_part(to, sums[r][n], last);
+      } else {
+        store(to, sums[r][n]);
+      }
+    }
+  }
+}
+
+template <int kVectors, bool kPart>
+SEQKIT_INLINE void tile_rows(const Product& p, int64_t row, int64_t rows, int64_t column, int last) {
+  switch (rows) {
+    case 1:
+      return tile<1, kVectors, kPart>(p, row, column, last);
+    case 2:
+      return tile<2, kVectors, kPart>(p, row, column, last);
+    case 3:
+      return tile<3, kVectors, kPart>(p, row, column, last);
+    case 4:
+      return tile<4, kVectors, kPart>(p, row, column, last);
+    case 5:
+      return tile<5, kVectors, kPart>(p, row, column, last);
+    default:
+      return tile<6, kVectors, kPart>(p, row, column, last);
+  }
+}
+
+void multiply(const Product& p, int64_t rows, int64_t columns) {
+  for (int64_t column = 0; column < columns; column += 2 * kLanes) {
+    const int64_t left = columns - column;
+    const bool two = left > kLanes;
+    const int last = lanes_left(two ? left - kLanes : left);
+    for (int64_t row = 0; row < rows; row += kTileRows) {
+      const int64_t height = smaller(kTileRows, rows - row);
+      if (two && last == kLanes) {
+        tile_rows<2, false>(p, row, height, column, last);
+      } else if (two) {
+        tile_rows<2, true>(p, row, height, column, last);
+      } else if (last == kLanes) {
+        tile_rows<1, false>(p, row, height, column, last);
+      } else {
+        tile_rows<1, true>(p, row, height, column, last);
+      }
+    }
+  }
+}
+
+// ---- key blocks ----
+
+// Transposes a square of vectors by exchanging ever smaller halves (Eklundh 1972).
+SEQKIT_INLINE void transpose(Vec (&square)[kLanes]) {
+#pragma GCC unroll 5
+  for (int half = kLanes / 2; half > 0; half /= 2) {
+    VecInt upper{}, lower{};
+#pragma GCC unroll 16
+    for (int lane = 0; lane < kLanes; ++lane) {
+      upper[lane] = lane & half ? kLanes + lane - half : lane;
+      lower[lane] = lane & half ? kLanes + lane : lane + half;
+    }
+#pragma GCC unroll 16
+    for (int row = 0; row < kLanes; ++row) {
+      if (row & half) continue;
+      const Vec a = square[row], b = square[row + half];
+#if defined(__clang__)
+      for (int lane = 0; lane < kLanes; ++lane) {
+        square[row][lane] = lane & half ? b[lane - half] : a[lane];
+        square[row + half][lane] = lane & half ? b[lane] : a[lane + half];
+      }
+#else
+      square[row] = __builtin_shuffle(a, b, upper);
+      square[row + half] = __builtin_shuffle(a, b, lower);
+#endif
+    }
+  }
+}
+
+// to[d][j] = from[j][d] for `count` rows of `width`; the columns up to the next whole vector become zero.
+void pack(const float* from, int64_t from_row, int64_t count, int64_t width, float* to) {
+  for (int64_t j = 0; j < count; j += kLanes) {
+    for (int64_t d = 0; d < width; d += kLanes) {
+      const int across = lanes_left(width - d);
+      Vec square[kLanes];
+#pragma GCC unroll 16
+      for (int row = 0; row < kLanes; ++row) {
+        square[row] = j + row < count ? load_some(from + (j + row) * from_row + d, across) : Vec{};
+      }
+      transpose(square);
+#pragma GCC unroll 16
+      for (int row = 0; row < kLanes; ++row) {
+        if (row < across) store(to + (d + row) * kKeyBlock + j, square[row]);
+      }
+    }
+  }
+}
+
+// ---- logits and dropout ----
+
+// What turns a row's products with a key block into its logits.
+struct RowBias {
+  float scale, slope;
+  const float* bias;  // of the block's first key, or null
+  int64_t bias_step;
+  int64_t distance;  // from the block's first key to the query's position
+};
+
+RowBias row_bias(const AttentionShape& shape, const AttentionInputs<float>& in, int64_t sentence, int64_t head,
+                 int64_t row, int64_t start) {
+  const float* bias = nullptr;
+  if (in.bias) {
+    bias = in.bias + sentence * in.bias_strides.batch + head * in.bias_strides.head + row * in.bias_strides.row +
+           start * in.bias_key_stride;
+  }
+  return {.scale = static_cast<float>(shape.scale),
+          .slope = in.slopes ? in.slopes[head] : 0.0f,
+          .bias = bias,
+          .bias_step = in.bias_key_stride,
+          .distance = query_position(shape, row) - start};
+}
+
+// The logits of keys c .. c + kLanes - 1 of the block; -infinity for those outside [seen.begin, seen.end).
+SEQKIT_INLINE Vec logits(const RowBias& row, const float* products, int64_t c, const KeyRange& seen) {
+  const VecInt number = lane_numbers() + int(c);
+  Vec value = load(products + c) * splat(row.scale);
+  if (row.bias && seen.end > c) {
+    value = value + (row.bias_step == 0 ? splat(*row.bias) : load_some(row.bias + c, lanes_left(seen.end - c)));
+  }
+  if (row.slope != 0.0f) {
+    const Vec distance = __builtin_convertvector(int(row.distance) - number, Vec);
+    value = fma(splat(-row.slope), magnitude(distance), value);
+  }
+  const VecInt inside = (number >= int(seen.begin)) & (number < int(seen.end));
+  return inside ? value : splat(kLowest);
+}
+
+SEQKIT_INLINE VecWord multiply_high(VecWord x, uint32_t factor) {
+#if defined(__AVX512F__)
+  const __m512i m = _mm512_set1_epi64(factor);
+  const VecLong even = (VecLong)_mm512_mul_epu32((__m512i)x, m) >> 32;
+  const VecLong odd = (VecLong)_mm512_mul_epu32((__m512i)((VecLong)x >> 32), m);
+  return (VecWord)_mm512_mask_blend_epi32(0xAAAA, (__m512i)even, (__m512i)odd);
+#elif defined(__AVX2__)
+  const __m256i m = _mm256_set1_epi64x(factor);
+  const VecLong even = (VecLong)_mm256_mul_epu32((__m256i)x, m) >> 32;
+  const VecLong odd = (VecLong)_mm256_mul_epu32((__m256i)((VecLong)x >> 32), m);
+  return (VecWord)_mm256_blend_epi32((__m256i)even, (__m256i)odd, 0xAA);
+#else
+  VecWord high{};
+  for (int lane = 0; lane < kLanes; ++lane) high[lane] = uint32_t(uint64_t(x[lane]) * factor >> 32);
+  return high;
+#endif
+}
+
+// The random words of the 64 keys from `start` on: random_word() of rows.h, a vector at a time.
+void random_block(const AttentionShape& shape, int64_t head, int64_t row, int64_t start, uint32_t* words) {
+  for (int lane = 0; lane < 16; lane += kLanes) {
+    const VecWord zero{};
+    VecWord x[4] = {(VecWord)(lane_numbers() + int(start / 4 + lane)), zero + uint32_t(row), zero + uint32_t(head),
+                    zero};
+    uint32_t low = uint32_t(shape.seed), high = uint32_t(shape.seed >> 32);
+    for (int round = 0; round < kPhiloxRounds; ++round) {
+      const VecWord next[4] = {multiply_high(x[2], kPhiloxMultiplier[1]) ^ x[1] ^ low, x[2] * kPhiloxMultiplier[1],
+                               multiply_high(x[0], kPhiloxMultiplier[0]) ^ x[3] ^ high, x[0] * kPhiloxMultiplier[0]};
+      for (int word = 0; word < 4; ++word) x[word] = next[word];
+      low += kPhiloxWeyl[0];
+      high += kPhiloxWeyl[1];
+    }
+    for (int word = 0; word < 4; ++word) std::memcpy(words + 16 * word + lane, &x[word], sizeof x[word]);
+  }
+}
+
+SEQKIT_INLINE Vec kept(const uint32_t* words, int64_t c, uint32_t drop_below) {
+  VecWord word;
+  std::memcpy(&word, words + c, sizeof word);
+  const float share = float(1.0 - drop_below * 0x1p-32);
+  return word < VecWord{} + drop_below ? splat(0.0f) : splat(1.0f / share);
+}
+
+SEQKIT_INLINE float exp_one(float x) { return exp(splat(x))[0]; }
+
+SEQKIT_INLINE float largest_lane(Vec value) {
+  float largest = value[0];
+  for (int lane = 1; lane < kLanes; ++lane) largest = value[lane] > largest ? value[lane] : largest;
+  return largest;
+}
+
+// ---- forward ----
+
+// The state of one row between key blocks.
+struct Running {
+  float largest, total;
+};
+
+// Turns a row's products into exp(logit - largest) in place, and keeps largest, total and the sums in step.
+// Returns whether the row gets any weight from this block.
+bool soften(const AttentionShape& shape, const RowBias& bias, const KeyRange& seen, const uint32_t* words,
+            float* products, float* logits_out, Running& running, float* sums) {
+  const int64_t first = seen.begin / kLanes * kLanes;
+  Vec tops = splat(kLowest);
+  for (int64_t c = first; c < seen.end; c += kLanes) {
+    const Vec value = logits(bias, products, c, seen);
+    store(products + c, value);
+    tops = value > tops ? value : tops;
+  }
+  if (logits_out) {
+    std::memcpy(logits_out + seen.begin, products + seen.begin, (seen.end - seen.begin) * sizeof(float));
+  }
+  const float top = largest_lane(tops);
+  const float largest = top > running.largest ? top : running.largest;
+  if (largest == kLowest) return false;
+  if (largest > running.largest && running.total != 0.0f) {
+    const float shrink = exp_one(running.largest - largest);
+    running.total *= shrink;
+    for (int64_t d = 0; d < shape.value_width; d += kLanes) {
+      const int count = lanes_left(shape.value_width - d);
+      store_some(sums + d, load_some(sums + d, count) * splat(shrink), count);
+    }
+  }
+  running.largest = largest;
+  Vec totals{};
+  for (int64_t c = first; c < seen.end; c += kLanes) {
+    Vec weight = exp(load(products + c) - splat(largest));
+    totals = totals + weight;
+    if (words) weight = weight * kept(words, c, shape.drop_below);
+    store(products + c, weight);
+  }
+  running.total += sum(totals);
+  return true;
+}
+
+// sums[r] += sum over the keys that row r sees of weights[r][j] values[j], each row's keys in order and no others.
+void add_values(const AttentionShape& shape, const float* weights, const KeyRange* seen, int64_t rows,
+                const float* values, int64_t values_row, float* sums) {
+  int64_t begin = 0, end = kKeyBlock;  // the keys that all rows see
+  for (int64_t r = 0; r < rows; ++r) {
+    begin = larger(begin, seen[r].begin);
+    end = smaller(end, seen[r].end);
+  }
+  if (end < begin) end = begin;
+  const auto add = [&](int64_t row, int64_t height, int64_t from, int64_t to) {
+    if (to <= from) return;
+    multiply({.a = weights + row * kKeyBlock + from,
+              .a_row = kKeyBlock,
+              .a_step = 1,
+              .b = values + from * values_row,
+              .b_row = values_row,
+              .c = sums + row * shape.value_width,
+              .c_row = shape.value_width,
+              .depth = to - from,
+              .fresh = false},
+             height, shape.value_width);
+  };
+  for (int64_t r = 0; r < rows; ++r) add(r, 1, seen[r].begin, smaller(seen[r].end, begin));
+  add(0, rows, begin, end);
+  for (int64_t r = 0; r < rows; ++r) add(r, 1, larger(seen[r].begin, end), seen[r].end);
+}
+
+// Writes one finished row: the mean, the statistics and the weights.
+void finish_row(const AttentionShape& shape, const AttentionOutputs<float>& out, int64_t sentence, int64_t head,
+                int64_t row, const KeyRange& range, const Running& running, const float* sums) {
+  const int64_t flat = (sentence * shape.heads + head) * shape.targets + row;
+  float* result = out.out + ((sentence * shape.targets + row) * shape.heads + head) * shape.value_width;
+  const float inverse = running.total == 0.0f ? 0.0f : 1.0f / running.total;
+  const float largest = running.largest == kLowest ? 0.0f : running.largest;
+  for (int64_t d = 0; d < shape.value_width; d += kLanes) {
+    const int count = lanes_left(shape.value_width - d);
+    store_some(result + d, load_some(sums + d, count) * splat(inverse), count);
+  }
+  out.stats[2 * flat] = largest;
+  out.stats[2 * flat + 1] = inverse;
+  if (!out.weights) return;
+  float* weights = out.weights + flat * shape.sources;
+  std::memset(weights, 0, range.begin * sizeof(float));
+  for (int64_t j = range.begin; j < range.end; j += kLanes) {
+    const int count = lanes_left(range.end - j);
+    store_some(weights + j, exp(load_some(weights + j, count) - splat(largest)) * splat(inverse), count);
+  }
+  std::memset(weights + range.end, 0, (shape.sources - range.end) * sizeof(float));
+}
+
+// A range of keys relative to a block of `count` keys that begins at `start`.
+SEQKIT_INLINE KeyRange within(const KeyRange& range, int64_t start, int64_t count) {
+  const int64_t begin = larger(range.begin - start, 0), end = smaller(range.end - start, count);
+  return end > begin ? KeyRange{begin, end} : KeyRange{0, 0};
+}
+
+// The keys that at least one of a row block's rows sees.
+KeyRange ranges_of_rows(const AttentionShape& shape, int64_t sentence, int64_t row, int64_t rows, KeyRange* ranges) {
+  KeyRange all{shape.sources, 0};
+  for (int64_t r = 0; r < rows; ++r) {
+    ranges[r] = keys_seen(shape, sentence, row + r);
+    if (ranges[r].begin == ranges[r].end) continue;
+    all.begin = smaller(all.begin, ranges[r].begin);
+    all.end = larger(all.end, ranges[r].end);
+  }
+  return all;
+}
+
+}  // namespace
+
+namespace seqkit {
+
+void SEQKIT_AT_LEVEL(attention_forward_unit)(const AttentionShape& shape, const AttentionInputs<float>& in,
+                                             const AttentionOutputs<float>& out, int64_t unit, float* scratch) {
+  const int64_t blocks = row_blocks(shape);
+  const int64_t first_row = unit % blocks * kRowBlock, rows = smaller(kRowBlock, shape.targets - first_row);
+  const int64_t head = unit / blocks % shape.heads, sentence = unit / blocks / shape.heads;
+  const int64_t kv_head = head / (shape.heads / shape.kv_heads);
+  const float* q = in.q + sentence * in.q_strides.batch + head * in.q_strides.head + first_row * in.q_strides.row;
+  const float* k = in.k + sentence * in.k_strides.batch + kv_head * in.k_strides.head;
+  const float* v = in.v + sentence * in.v_strides.batch + kv_head * in.v_strides.head;
+  const int64_t flat_head = sentence * shape.heads + head;
+
+  float* keys = scratch;                           // [Dh][64]
+  float* scores = keys + shape.width * kKeyBlock;  // [6][64]
+  float* sums = scores + kTileRows * kKeyBlock;    // [rows][Dv]
+  std::memset(sums, 0, rows * shape.value_width * sizeof(float));
+  KeyRange ranges[kRowBlock];
+  Running running[kRowBlock];
+  for (int64_t r = 0; r < rows; ++r) running[r] = {kLowest, 0.0f};
+  const KeyRange all = ranges_of_rows(shape, sentence, first_row, rows, ranges);
+
+  for (int64_t start = all.begin / kKeyBlock * kKeyBlock; start < all.end; start += kKeyBlock) {
+    const int64_t count = smaller(kKeyBlock, all.end - start);
+    pack(k + start * in.k_strides.row, in.k_strides.row, count, shape.width, keys);
+    for (int64_t top = 0; top < rows; top += kTileRows) {
+      const int64_t height = smaller(kTileRows, rows - top);
+      KeyRange seen[kTileRows];
+      bool any = false;
+      for (int64_t r = 0; r < height; ++r) {
+        seen[r] = within(ranges[top + r], start, count);
+        any = any || seen[r].end > 0;
+      }
+      if (!any) continue;
+      multiply({.a = q + top * in.q_strides.row,
+                .a_row = in.q_strides.row,
+                .a_step = 1,
+                .b = keys,
+                .b_row = kKeyBlock,
+                .c = scores,
+                .c_row = kKeyBlock,
+                .depth = shape.width,
+                .fresh = true},
+               height, whole_vectors(count));
+      for (int64_t r = 0; r < height; ++r) {
+        if (seen[r].end == 0) continue;
+        const int64_t row = first_row + top + r;
+        uint32_t words[kKeyBlock];
+        if (shape.drop_below) random_block(shape, flat_head, row, start, words);
+        float* logits_out =
+            out.weights ? out.weights + (flat_head * shape.targets + row) * shape.sources + start : nullptr;
+        const RowBias bias = row_bias(shape, in, sentence, head, row, start);
+        const bool weighs = soften(shape, bias, seen[r], shape.drop_below ? words : nullptr, scores + r * kKeyBlock,
+                                   logits_out, running[top + r], sums + (top + r) * shape.value_width);
+        if (!weighs) seen[r] = {0, 0};
+      }
+      add_values(shape, scores, seen, height, v + start * in.v_strides.row, in.v_strides.row,
+                 sums + top * shape.value_width);
+    }
+  }
+  for (int64_t r = 0; r < rows; ++r) {
+    finish_row(shape, out, sentence, head, first_row + r, ranges[r], running[r], sums + r * shape.value_width);
+  }
+}
+
+// One key-value head of one sentence: all its query heads and rows in order, so that its sums have one order.
+void SEQKIT_AT_LEVEL(attention_backward_unit)(const AttentionShape& shape, const AttentionInputs<float>& in,
+                                              const AttentionGradients<float>& grads, int64_t unit, float* scratch) {
+  const int64_t group = shape.heads / shape.kv_heads;
+  const int64_t sentence = unit / shape.kv_heads, kv_head = unit % shape.kv_heads;
+  const float* k = in.k + sentence * in.k_strides.batch + kv_head * in.k_strides.head;
+  const float* v = in.v + sentence * in.v_strides.batch + kv_head * in.v_strides.head;
+  const int64_t queries = query_count(shape, sentence);
+  const int64_t out_row = shape.heads * shape.value_width, grad_q_row = shape.heads * shape.width;
+  const int64_t grad_k_row = shape.kv_heads * shape.width, grad_v_row = shape.kv_heads * shape.value_width;
+
+  float* keys = scratch;                                    // [Dh][64]
+  float* values = keys + shape.width * kKeyBlock;           // [Dv][64]
+  float* weights = values + shape.value_width * kKeyBlock;  // [rows][64], products, then weights
+  float* slopes = weights + kRowBlock * kKeyBlock;  // [rows][64], d(loss)/d(weight), then scale d(loss)/d(logit)
+  KeyRange ranges[kRowBlock];
+  float deltas[kRowBlock];
+
+  for (int64_t head = kv_head * group; head < (kv_head + 1) * group; ++head) {
+    const int64_t flat_head = sentence * shape.heads + head;
+    for (int64_t first_row = 0; first_row < queries; first_row += kRowBlock) {
+      const int64_t rows = smaller(kRowBlock, queries - first_row);
+      const int64_t merged = (sentence * shape.targets + first_row) * shape.heads + head;
+      const int64_t flat = flat_head * shape.targets + first_row;
+      const float* q = in.q + sentence * in.q_strides.batch + head * in.q_strides.head + first_row * in.q_strides.row;
+      const float* out = grads.out + merged * shape.value_width;
+      const float* grad_out = grads.grad_out + merged * shape.value_width;
+      float* grad_q = grads.grad_q + merged * shape.width;
+      const KeyRange all = ranges_of_rows(shape, sentence, first_row, rows, ranges);
+
+      // delta = sum over keys of weight d(loss)/d(weight), the term that all keys of a row share.
+      for (int64_t r = 0; r < rows; ++r) {
+        Vec total{};
+        for (int64_t d = 0; d < shape.value_width; d += kLanes) {
+          const int count = lanes_left(shape.value_width - d);
+          total = fma(load_some(grad_out + r * out_row + d, count), load_some(out + r * out_row + d, count), total);
+        }
+        for (int64_t j = ranges[r].begin; grads.grad_weights && j < ranges[r].end; j += kLanes) {
+          const int count = lanes_left(ranges[r].end - j);
+          const int64_t at = (flat + r) * shape.sources + j;
+          total = fma(load_some(grads.weights + at, count), load_some(grads.grad_weights + at, count), total);
+        }
+        deltas[r] = sum(total);
+      }
+
+      for (int64_t start = all.begin / kKeyBlock * kKeyBlock; start < all.end; start += kKeyBlock) {
+        const int64_t count = smaller(kKeyBlock, all.end - start), columns = whole_vectors(count);
+        pack(k + start * in.k_strides.row, in.k_strides.row, count, shape.width, keys);
+        pack(v + start * in.v_strides.row, in.v_strides.row, count, shape.value_width, values);
+        const Product scores{.a = q,
+                             .a_row = in.q_strides.row,
+                             .a_step = 1,
+                             .b = keys,
+                             .b_row = kKeyBlock,
+                             .c = weights,
+                             .c_row = kKeyBlock,
+                             .depth = shape.width,
+                             .fresh = true};
+        multiply(scores, rows, columns);
+        const Product grad_weights{.a = grad_out,
+                                   .a_row = out_row,
+                                   .a_step = 1,
+                                   .b = values,
+                                   .b_row = kKeyBlock,
+                                   .c = slopes,
+                                   .c_row = kKeyBlock,
+                                   .depth = shape.value_width,
+                                   .fresh = true};
+        multiply(grad_weights, rows, columns);
+
+        for (int64_t r = 0; r < rows; ++r) {
+          const int64_t row = first_row + r, at = (flat + r) * shape.sources + start;
+          const KeyRange seen = within(ranges[r], start, count);
+          const RowBias bias = row_bias(shape, in, sentence, head, row, start);
+          const Vec largest = splat(grads.stats[2 * (flat + r)]), inverse = splat(grads.stats[2 * (flat + r) + 1]);
+          uint32_t words[kKeyBlock];
+          if (shape.drop_below) random_block(shape, flat_head, row, start, words);
+          for (int64_t c = 0; c < columns; c += kLanes) {
+            float* weight_at = weights + r * kKeyBlock + c;
+            float* slope_at = slopes + r * kKeyBlock + c;
+            const VecInt number = lane_numbers() + int(c);
+            const VecInt inside = (number >= int(seen.begin)) & (number < int(seen.end));
+            const Vec weight = exp(logits(bias, weights + r * kKeyBlock, c, seen) - largest) * inverse;
+            const Vec keep = shape.drop_below ? kept(words, c, shape.drop_below) : splat(1.0f);
+            Vec slope = load(slope_at) * keep;
+            if (grads.grad_weights && seen.end > c) {
+              slope = slope + load_some(grads.grad_weights + at + c, lanes_left(seen.end - c));
+            }
+            slope = weight * (slope - splat(deltas[r]));
+            slope = inside ? slope : splat(0.0f);
+            if (grads.grad_bias && seen.end > c && seen.begin < c + kLanes) {
+              store_some(grads.grad_bias + at + c, slope, lanes_left(seen.end - c));
+            }
+            store(weight_at, inside ? weight * keep : splat(0.0f));
+            store(slope_at, slope * splat(float(shape.scale)));
+          }
+        }
+
+        const int64_t first_key = (sentence * shape.sources + start) * shape.kv_heads + kv_head;
+        const Product grad_v{.a = weights,
+                             .a_row = 1,
+                             .a_step = kKeyBlock,
+                             .b = grad_out,
+                             .b_row = out_row,
+                             .c = grads.grad_v + first_key * shape.value_width,
+                             .c_row = grad_v_row,
+                             .depth = rows,
+                             .fresh = false};
+        multiply(grad_v, count, shape.value_width);
+        const Product grad_k{.a = slopes,
+                             .a_row = 1,
+                             .a_step = kKeyBlock,
+                             .b = q,
+                             .b_row = in.q_strides.row,
+                             .c = grads.grad_k + first_key * shape.width,
+                             .c_row = grad_k_row,
+                             .depth = rows,
+                             .fresh = false};
+        multiply(grad_k, count, shape.width);
+        const Product to_grad_q{.a = slopes,
+                                .a_row = kKeyBlock,
+                                .a_step = 1,
+                                .b = k + start * in.k_strides.row,
+                                .b_row = in.k_strides.row,
+                                .c = grad_q,
+                                .c_row = grad_q_row,
+                                .depth = count,
+                                .fresh = false};
+        multiply(to_grad_q, rows, shape.width);
+      }
+    }
+  }
+}
+
+}  // namespace seqkit

@@ -13,7 +13,7 @@ Config = TypeVar("Config")
 def add_flags(
     parser: argparse._ActionsContainer, config: type, *, names: dict[str, str], skip: tuple[str, ...] = ()
 ) -> None:
-    """One flag for each field of `config`; a flag that is not given stays None.
+    """One flag for each field of `config`; a flag that is not given leaves no value.
 
     Args:
         names: shorter flags for some fields, as ``{"beam_size": "--beam"}``.
@@ -26,10 +26,10 @@ def add_flags(
         flag = names.get(field.name, "--" + field.name.replace("_", "-"))
         text = field.metadata["help"].replace("%", "%%")
         if hints[field.name] is bool:
-            parser.add_argument(flag, dest=field.name, action=argparse.BooleanOptionalAction, default=None, help=text)
+            parser.add_argument(flag, dest=field.name, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, help=text)
             continue
         parser.add_argument(
-            flag, dest=field.name, type=hints[field.name], default=None, help=text,
+            flag, dest=field.name, type=hints[field.name], default=argparse.SUPPRESS, help=text,
             choices=field.metadata.get("choices") or None, metavar=None if field.metadata.get("choices") else "X",
         )  # fmt: skip
 

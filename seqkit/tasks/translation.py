@@ -56,6 +56,8 @@ class TokenizerConfig:
     vocab_size: int = option(8000, "most tokens, specials included")
     shared: bool = option(True, "one vocabulary for both sides")
     character_coverage: float = option(1.0, "share of the characters that subwords must cover")
+    source_bos: bool = option(False, "begin source sentences with the begin symbol")
+    source_eos: bool = option(True, "end source sentences with the end symbol, so that none is empty")
     sampling: float = option(0.0, "subword sampling of the training data: alpha of Kudo 2018 (0.1 to 0.5); 0 for none")
 
 
@@ -137,9 +139,19 @@ class Translator:
     """
 
     def __init__(
-        self, model: Model, source: Tokenizer, target: Tokenizer, search: BeamOptions, *, folder: Path | None = None
+        self,
+        model: Model,
+        source: Tokenizer,
+        target: Tokenizer,
+        search: BeamOptions,
+        *,
+        source_bos: bool = False,
+        source_eos: bool = True,
+        folder: Path | None = None,
     ) -> None:
         self.model = model
+        self._source_start = [source.bos_id] if source_bos else []
+        self._source_end = [source.eos_id] if source_eos else []
         self.source = source
         self.target = target
         self.search = search
@@ -165,7 +177,17 @@ class Translator:
         tensors, _ = load_tensors(folder / "model.safetensors")
         model = build_model(config.model, source, target)
         load_weights(model, tensors, where=str(folder / "model.safetensors"))
-        return cls(model.to(device).eval(), source, target, config.search, folder=folder)
+        return cls.of(config, model.to(device).eval(), source, target, folder)
+
+    @classmethod
+    def of(
+        cls, config: TranslationConfig, model: Model, source: Tokenizer, target: Tokenizer, folder: Path
+    ) -> Translator:
+        """A translator as its config says."""
+        return cls(
+            model, source, target, config.search,
+            source_bos=config.tokenizer.source_bos, source_eos=config.tokenizer.source_eos, folder=folder,
+        )  # fmt: skip
 
     def add_to_ensemble(self, other: Translator) -> None:
         """Lets another model vote on every token (the mean of the probabilities).
@@ -179,8 +201,12 @@ class Translator:
         self.models.append(other.model)
 
     def encode(self, line: str) -> list[int]:
-        """The model's tokens of a source line, end symbol included."""
-        return [*self.source.encode(line), self.source.eos_id]
+        """The model's tokens of a source line, with the begin and end symbols that it was trained with."""
+        return self.framed(self.source.encode(line))
+
+    def framed(self, tokens: list[int]) -> list[int]:
+        """Source tokens between the symbols that the model was trained with."""
+        return [*self._source_start, *tokens, *self._source_end]
 
     def translate(
         self,
@@ -298,7 +324,7 @@ def train_translation(
     report.note(f"{type(model).__name__}: {n_parameters:,} parameters, {source.vocab_size:,} source and "
                 f"{target.vocab_size:,} target tokens")  # fmt: skip
 
-    translator = Translator(model, source, target, config.search, folder=folder)
+    translator = Translator.of(config, model, source, target, folder)
     batches = _training_batches(config, train, translator, report)
 
     def loss(module: nn.Module, batch: Batch) -> tuple[Tensor, int]:
@@ -335,7 +361,7 @@ def _training_batches(
     longest = config.data.max_length
     kept = [
         index for index, (source, target) in enumerate(encoded)
-        if 1 < len(source) <= longest and 0 < len(target) < longest
+        if len(translator.framed([])) < len(source) <= longest and 0 < len(target) < longest
     ]  # fmt: skip
     if len(kept) < len(pairs):
         report.note(f"left out {len(pairs) - len(kept):,} of {len(pairs):,} training pairs: a side is empty or longer "
@@ -353,7 +379,7 @@ def _training_batches(
             text = pairs[kept[index]]
             seed = (training.seed * 1_000_003 + epoch) * 1_000_003 + index
             return (
-                [*source.encode_sampled(text[0], alpha=alpha, seed=2 * seed), source.eos_id],
+                translator.framed(source.encode_sampled(text[0], alpha=alpha, seed=2 * seed)),
                 target.encode_sampled(text[1], alpha=alpha, seed=2 * seed + 1),
             )
 

@@ -23,7 +23,7 @@ from seqkit.errors import InputError
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], state: dict[str, Any] | None = None) -> None:
     """Writes named tensors and a JSON-able state to `path`, atomically."""
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     header = json.dumps({"sha256": _digest(tensors), "state": state or {}}, sort_keys=True)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, safetensors.torch.save(tensors, {"seqkit": header}))

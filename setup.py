@@ -163,7 +163,8 @@ def ninja_text(csrc: Path, objects: Path, library: Path, tools: Toolchain) -> st
         rules.append(f"build {output}: {rule} {escape(str(source))}\n  flags = {flags}")
         outputs.append(output)
 
-    include = flag("-I", csrc)
+    # Messages name a source as the project does, not where it was built.
+    include = f"{flag('-I', csrc)} {flag('-fmacro-prefix-map=', csrc)}=csrc"
     stable = f"{STABLE_ABI} {flag('-isystem ', tools.torch / 'include')}"
     archs = [f"-gencode=arch=compute_{arch},code=sm_{arch}" for arch in tools.cuda_archs]
     if tools.cuda_archs:  # newer cards compile the last architecture's PTX when they load it
@@ -181,7 +182,7 @@ def ninja_text(csrc: Path, objects: Path, library: Path, tools: Toolchain) -> st
             compile_one("cxx", source, f"{CXX_FLAGS} {include}")
     if tools.nvcc is not None:
         for source in sorted(csrc.glob("*/cuda.cu")):
-            compile_one("nvcc", source, f"{NVCC_FLAGS} {include} {' '.join(archs)}")
+            compile_one("nvcc", source, f"{NVCC_FLAGS} {flag('-I', csrc)} {' '.join(archs)}")
             any_cuda = True
 
     links = f"{flag('-L', tools.torch / 'lib')} -ltorch_cpu"

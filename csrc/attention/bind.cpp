@@ -40,7 +40,7 @@ void check_rows(const Call& call, const char* name, const Tensor& tensor, std::i
   check_dtype(call.where, name, tensor, call.q.scalar_type());
   check_shape(call.where, name, tensor, shape);
   const int64_t last = tensor.dim() - 1;
-  STD_TORCH_CHECK(tensor.stride(last) == 1 || tensor.size(last) <= 1, call.where, ": ", name,
+  STD_TORCH_CHECK(tensor.stride(last) == 1 || tensor.size(last) <= 1 || tensor.numel() == 0, call.where, ": ", name,
                   " must have stride 1 in its last axis, got ", tensor.stride(last));
 }
 

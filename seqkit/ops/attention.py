@@ -8,7 +8,7 @@ wants a gradient.
 The autograd node is a `torch.autograd.Function`, because `register_autograd` costs 39 µs a call against its 16.
 """
 
-from typing import Any, Literal, overload
+from typing import Any, Literal, TypedDict, Unpack, overload
 
 import torch
 from jaxtyping import Float, Int
@@ -185,15 +185,30 @@ def _counts(lengths: Tensor | None) -> Tensor | None:
     return None if lengths is None else lengths.to(torch.int64).contiguous()
 
 
-@overload
-def attention(q: Tensor, k: Tensor, v: Tensor, *, return_weights: Literal[False] = False, **options: Any) -> Tensor: ...
+class _Options(TypedDict, total=False):
+    """The keywords that do not change the type of the result."""
+
+    q_lengths: Tensor | None
+    k_lengths: Tensor | None
+    causal: bool
+    window: int | None
+    bias: Tensor | None
+    alibi_slopes: Tensor | None
+    scale: float | None
+    dropout_p: float
+
+
 @overload
 def attention(
-    q: Tensor, k: Tensor, v: Tensor, *, return_weights: Literal[True], **options: Any
+    q: Tensor, k: Tensor, v: Tensor, *, return_weights: Literal[False] = ..., **options: Unpack[_Options]
+) -> Tensor: ...
+@overload
+def attention(
+    q: Tensor, k: Tensor, v: Tensor, *, return_weights: Literal[True], **options: Unpack[_Options]
 ) -> tuple[Tensor, Tensor]: ...
 @overload
 def attention(
-    q: Tensor, k: Tensor, v: Tensor, *, return_weights: bool, **options: Any
+    q: Tensor, k: Tensor, v: Tensor, *, return_weights: bool, **options: Unpack[_Options]
 ) -> Tensor | tuple[Tensor, Tensor]: ...
 
 
@@ -214,7 +229,8 @@ def attention(
 ) -> Float[Tensor, "B H T Dv"] | tuple[Float[Tensor, "B H T Dv"], Float[Tensor, "B H T S"]]:
     """The mean of the values that each query attends to, and on request the weights of that mean.
 
-    out(i) = Σ_j w(i, j) v(j),  w(i, ·) = softmax over the keys j that i sees of scale q(i)·k(j) + bias(i, j) - m |p - j|,
+    out(i) = Σ_j w(i, j) v(j),  w(i, ·) = softmax over the keys j that i sees of
+    scale q(i)·k(j) + bias(i, j) - m |p - j|,
     where query i stands at p = i + S - T if causal and at p = i if not. A query that sees no key gives zeros.
 
     Reference: Vaswani et al. 2017, 3.2, arXiv:1706.03762. `alibi_slopes` m: Press et al. 2022, arXiv:2108.12409.

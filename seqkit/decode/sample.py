@@ -5,8 +5,8 @@ counter put through a mixing function, not from a generator that other sentences
 depend on the batch it stands in, on its place there or on the device. Probabilities are summed in double precision in a
 fixed order, so that the last bits of a padded or a shorter batch do not reach the choice.
 
-`torch.multinomial` draws depend on the whole batch. One `torch.Generator` a sentence costs a loop over sentences (1.7 us
-each on the CPU) and gives other numbers on another device.
+`torch.multinomial` draws depend on the whole batch. One `torch.Generator` a sentence costs a loop over sentences (1.7
+us each on the CPU) and gives other numbers on another device.
 """
 
 from __future__ import annotations

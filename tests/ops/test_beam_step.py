@@ -109,6 +109,22 @@ def test_beam_step_native_equals_reference(length_penalty, masks):
         torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=2e-6, msg=name)
 
 
+def test_beam_step_finds_what_stands_behind_many_masked_tokens(backend):
+    # The best of many far blocks are banned, or ranked low; what remains is far below them.
+    logits = torch.zeros(1, 1, 4000)
+    high = torch.arange(100, 4000, 400)
+    logits[0, 0, high] = 9.0
+    logits[0, 0, [7, 3999]] = torch.tensor([2.0, 1.0])
+    state = BeamState.start(1, pool_size=1)
+    after = beam_step(logits, state, eos=EOS, beam_size=1, banned=high[None, None])
+    assert after.candidate_tokens.tolist() == [[7, 3999]]
+    after = beam_step(logits, state, eos=EOS, beam_size=1, penalised=high[None], penalty=8.5)
+    assert after.candidate_tokens.tolist() == [[7, 3999]]
+    logits[0, 0, EOS] = 9.0
+    after = beam_step(logits, state, eos=EOS, beam_size=1, banned=high[None, None], min_length=1)
+    assert after.candidate_tokens.tolist() == [[7, 3999]]
+
+
 def test_beam_step_breaks_ties_by_beam_then_token(backend):
     logits = torch.zeros(1, 2, 400)
     state = BeamState.start(1, pool_size=1)._replace(logp=torch.zeros(1, 2))

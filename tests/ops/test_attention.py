@@ -149,6 +149,18 @@ def test_attention_gradcheck_with_dropout() -> None:
 
 
 @needs_native
+def test_attention_float32_gradients_with_dropout_equal_those_of_float64() -> None:
+    results = []
+    for dtype in (torch.float32, torch.float64):
+        leaves = [leaf.requires_grad_() for leaf in operands(40, 90, 12, dtype=dtype)]
+        torch.manual_seed(0)
+        out, weights = ops.attention(*leaves, dropout_p=0.4, return_weights=True)
+        grads = torch.autograd.grad((out * out).sum() + (weights * weights).sum(), leaves)
+        results.append([tensor.double() for tensor in (out, weights, *grads)])
+    torch.testing.assert_close(results[0], results[1], rtol=1e-4, atol=2e-5)
+
+
+@needs_native
 @pytest.mark.parametrize("width", [*range(1, 20), 31, 33, 63, 65, 127, 128, 200, 256])
 def test_attention_of_any_head_width(width: int) -> None:
     given = operands(4, 9, width, B=1, H=1, Hkv=1)

@@ -20,7 +20,9 @@ def operands(rows: int, columns: int, depth: int, seed: int = 0) -> tuple[torch.
 
 
 @pytest.mark.parametrize("activation", ["none", "relu", "gelu", "tanh"])
-@pytest.mark.parametrize(("columns", "depth"), [(1, 1), (31, 7), (33, 300), (64, 513), (100, 0), (0, 5)])
+@pytest.mark.parametrize(
+    ("columns", "depth"), [(1, 1), (31, 7), (33, 300), (47, 3), (63, 2), (64, 513), (100, 0), (0, 5)]
+)
 def test_linear_equals_torch(activation: str, columns: int, depth: int) -> None:
     x, weight, bias = operands(13, columns, depth)
     wanted = F.linear(x.double(), weight.double(), bias.double())

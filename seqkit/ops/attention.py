@@ -167,8 +167,7 @@ def _check(
         raise InputError(f"ops.attention: window must not be negative, got {window}")
     if bias is not None:
         wanted = (B, H, T, S)
-        fits = bias.ndim == 4 and all(given in (1, size) for given, size in zip(bias.shape, wanted, strict=True))
-        if not fits:
+        if bias.ndim != 4 or any(given not in (1, size) for given, size in zip(bias.shape, wanted, strict=True)):
             raise InputError(f"ops.attention: bias must broadcast to {list(wanted)}, got the shape {list(bias.shape)}")
     if alibi_slopes is not None and alibi_slopes.shape != (H,):
         raise InputError(f"ops.attention: alibi_slopes must have the shape [{H}], got {list(alibi_slopes.shape)}")
@@ -176,13 +175,17 @@ def _check(
         raise InputError(f"ops.attention: dropout_p must be from 0 to below 1, got {dropout_p}")
 
 
-def _rows(x: Tensor) -> Tensor:
+def _rows(x: Tensor, dtype: torch.dtype) -> Tensor:
     """The tensor itself if its last axis is dense, which any view of [B, T, H, D] memory is; else a copy."""
+    if x.dtype != dtype:
+        x = x.to(dtype)
     return x if x.stride(-1) == 1 or x.shape[-1] == 1 else x.contiguous()
 
 
 def _counts(lengths: Tensor | None) -> Tensor | None:
-    return None if lengths is None else lengths.to(torch.int64).contiguous()
+    if lengths is None:
+        return None
+    return (lengths if lengths.dtype == torch.int64 else lengths.to(torch.int64)).contiguous()
 
 
 class _Options(TypedDict, total=False):
@@ -276,21 +279,28 @@ def attention(
             )
     else:
         real = torch.float64 if q.dtype == torch.float64 else torch.float32
-        q, k, v = (_rows(x.to(real)) for x in (q, k, v))
+        q, k, v = _rows(q, real), _rows(k, real), _rows(v, real)
         if bias is not None:
-            bias = bias.to(real)
-            bias = (bias if bias.shape[3] == 1 else _rows(bias)).expand(B, H, T, S)
+            bias = _rows(bias, real).expand(B, H, T, S)
         if alibi_slopes is not None:
             alibi_slopes = alibi_slopes.detach().to(real).contiguous()
         seed = torch.randint(2**63 - 1, (1,)) if dropout_p > 0.0 else None
         reach = -1 if window is None else min(window, S + T)
         options = (causal, reach, scale, dropout_p, return_weights)
-        merged, weights = _Attention.apply(  # type: ignore[no-untyped-call]
-            q, k, v, bias, _counts(q_lengths), _counts(k_lengths), alibi_slopes, seed, options
-        )
+        q_counts, k_counts = _counts(q_lengths), _counts(k_lengths)
+        wants = q.requires_grad or k.requires_grad or v.requires_grad or (bias is not None and bias.requires_grad)
+        if wants and torch.is_grad_enabled():
+            merged, weights = _Attention.apply(  # type: ignore[no-untyped-call]
+                q, k, v, bias, q_counts, k_counts, alibi_slopes, seed, options
+            )
+        else:  # an autograd node that is not needed would double the cost of a short call
+            merged, _, weights = torch.ops.seqkit.attention_forward.default(
+                q, k, v, q_counts, k_counts, bias, alibi_slopes, seed, *options
+            )
         out = merged.transpose(1, 2)
-    out = out.to(dtype)
-    return (out, weights.to(dtype)) if return_weights else out
+    if out.dtype != dtype:
+        out, weights = out.to(dtype), weights.to(dtype)
+    return (out, weights) if return_weights else out
 
 
 def _fake_forward(

@@ -116,13 +116,16 @@ def backend(op: str, device: torch.device | str = "cpu") -> str:
 
 def runs_kernel(op: str, *tensors: torch.Tensor | None) -> bool:
     """Whether an inference kernel takes these: all float32 on one device, no gradient asked for, no autocast."""
-    given = [tensor for tensor in tensors if tensor is not None]
-    device = given[0].device
-    if any(tensor.dtype != torch.float32 or tensor.device != device for tensor in given):
-        return False
-    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in given):
-        return False
-    return not torch.is_autocast_enabled(device.type) and backend(op, device) == "native"
+    grad = torch.is_grad_enabled()
+    device = None
+    for tensor in tensors:  # a plain loop: it runs several times in every step of a decoder
+        if tensor is None:
+            continue
+        if device is None:
+            device = tensor.device
+        if tensor.dtype != torch.float32 or tensor.device != device or (grad and tensor.requires_grad):
+            return False
+    return device is not None and not torch.is_autocast_enabled(device.type) and backend(op, device) == "native"
 
 
 @contextmanager

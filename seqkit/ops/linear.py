@@ -87,17 +87,20 @@ def linear(
     if packed is not None and packed.shape != (-(-columns // PANEL), depth, PANEL):
         wanted = [-(-columns // PANEL), depth, PANEL]
         raise InputError(f"ops.linear: packed must have the shape {wanted}, got {list(packed.shape)}")
-    if torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in (x, weight, bias)):
+    wants = x.requires_grad or weight.requires_grad or (bias is not None and bias.requires_grad)
+    if wants and torch.is_grad_enabled():
         raise RuntimeError("ops.linear: it has no gradient; call it under torch.no_grad() or torch.inference_mode()")
 
     if not library.runs_kernel("linear", x, weight, bias, packed):
         return linear_reference(x, weight, bias, activation=activation)
     if packed is None:
         packed = pack_linear_weight(weight)
-    rows = x.reshape(math.prod(x.shape[:-1]), depth).contiguous()
+    rows = x if x.ndim == 2 else x.reshape(math.prod(x.shape[:-1]), depth)
     bias = None if bias is None else bias.contiguous()
-    y: Tensor = torch.ops.seqkit.linear(rows, packed.contiguous(), bias, columns, ACTIVATIONS.index(activation))
-    return y.view(*x.shape[:-1], columns)
+    y: Tensor = torch.ops.seqkit.linear.default(
+        rows.contiguous(), packed.contiguous(), bias, columns, ACTIVATIONS.index(activation)
+    )
+    return y if x.ndim == 2 else y.view(*x.shape[:-1], columns)
 
 
 def _fake_pack(weight: Tensor) -> Tensor:

@@ -13,8 +13,11 @@
 //
 // Order: higher ranking value, then lower beam, then lower token. NaN logits count as -inf, +inf as the largest float.
 //
-// Tried and dropped:
-//   (see docs/results for the figures of what stands)
+// Tried and dropped (16 x 5 x 8000, then 16 x 5 x 32000 tokens, microseconds of CPU on one thread; as it stands 410,
+// 1280):
+//   the exp of numerics.h, which is right for every argument    600, 1900
+//   the second look token by token instead of by sixteens       600, 1430
+//   a shuffle instead of memory for the maximum of a vector     400, 1370: no difference
 #pragma once
 
 #include <cstdint>

@@ -48,12 +48,19 @@ struct RowScale {
   float step_logp(float x) const { return (x - top) - log_sum; }
 
   // Every x below the result has before + step_logp(x) < total, whatever the roundings.
-  double floor(float total) const {
+  float floor(float total) const {
     const double x = double(total) - before + log_sum + top;
     const double sizes = std::fabs(double(total)) + std::fabs(double(before)) + log_sum + std::fabs(double(top));
-    return x - sizes * 0x1p-20;
+    return std::max(float(x - sizes * 0x1p-20), std::numeric_limits<float>::lowest());
   }
 };
+
+// Whether any of 16 is at least `floor`; the compiler makes vectors of it.
+bool any_of_16(const float* x, float floor) {
+  int32_t found = 0;
+  for (int i = 0; i < 16; ++i) found |= x[i] >= floor ? 1 : 0;
+  return found != 0;
+}
 
 int64_t count_of(const int64_t* list, int64_t size, int64_t token) { return std::count(list, list + size, token); }
 
@@ -130,21 +137,26 @@ void beam_step_rows(const BeamStepCall& call, int64_t begin, int64_t end) {
     const int64_t masked = (banned ? call.n_banned - count_of(banned, call.n_banned, -1) : 0) +
                            (penalised ? call.n_penalised - count_of(penalised, call.n_penalised, -1) : 0) + no_eos;
     const float nth = nth_largest(block_max, C + masked, room);
-    double floor = nth > kNever ? scale.floor(before + scale.step_logp(nth)) : double(kNever);
+    float floor = nth > kNever ? scale.floor(before + scale.step_logp(nth)) : std::numeric_limits<float>::lowest();
 
-    for (size_t block = 0; block < block_max.size(); ++block) {
-      if (!(block_max[block] > kNever) || block_max[block] < floor) continue;
-      const int64_t last = std::min<int64_t>((block + 1) * kBeamBlock, V);
-      for (int64_t token = block * kBeamBlock; token < last; ++token) {
-        if (!(x[token] >= floor) || !finite(token)) continue;
-        const float logp = scale.step_logp(bounded(x[token]));
-        float value = before + logp;
-        if (!list.takes(value)) continue;
-        if ((no_eos && token == call.eos) || (banned && count_of(banned, call.n_banned, token))) continue;
-        if (penalised) value -= call.penalty * float(count_of(penalised, call.n_penalised, token));
-        if (!list.takes(value)) continue;
-        list.insert(value, logp, token);
-        if (list.count == C) floor = std::max(floor, scale.floor(list.ranking[C - 1]));
+    const auto consider = [&](int64_t token) {
+      const float logp = scale.step_logp(bounded(x[token]));
+      float value = before + logp;
+      if (!list.takes(value)) return;
+      if ((no_eos && token == call.eos) || (banned && count_of(banned, call.n_banned, token))) return;
+      if (penalised) value -= call.penalty * float(count_of(penalised, call.n_penalised, token));
+      if (!list.takes(value)) return;
+      list.insert(value, logp, token);
+      if (list.count == C) floor = std::max(floor, scale.floor(list.ranking[C - 1]));
+    };
+    for (int64_t block = 0; block < int64_t(block_max.size()); ++block) {
+      if (!(block_max[block] >= floor)) continue;
+      const int64_t last = std::min((block + 1) * kBeamBlock, V);
+      for (int64_t chunk = block * kBeamBlock; chunk < last; chunk += 16) {
+        if (chunk + 16 <= last && !any_of_16(x + chunk, floor)) continue;
+        for (int64_t token = chunk; token < std::min(chunk + 16, last); ++token) {
+          if (x[token] >= floor) consider(token);  // NaN is not, -inf is below every floor
+        }
       }
     }
     call.row_count[row] = list.count;

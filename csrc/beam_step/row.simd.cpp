@@ -28,8 +28,31 @@ SEQKIT_INLINE float largest(Vec value) {
   return lanes[0];
 }
 
-// exp(x - shift) for x <= shift; 0 for NaN.
-SEQKIT_INLINE Vec share(Vec x, Vec shift) { return exp(maximum(bounded(x) - shift, splat(-100.0f))); }
+// exp(x - shift) for x <= shift, to 2 units in the last place; below exp(-86), and for NaN, some number below 1e-37,
+// which no sum that holds a 1 can see. x = +inf counts as shift. Half the instructions of numerics.h's exp, which has
+// to be right for every argument.
+SEQKIT_INLINE Vec share(Vec x, Vec shift) {
+  Vec d = x - shift;
+  d = maximum(d, splat(-86.0f));
+  d = d < splat(0.0f) ? d : splat(0.0f);
+  const Vec rounder = splat(12582912.0f);  // 1.5 * 2^23: adding it leaves the integer in the lowest bits
+  const Vec rounded = fma(d, splat(1.44269504f), rounder), n = rounded - rounder;
+  Vec r = fma(n, splat(-0.693359375f), d);
+  r = fma(n, splat(2.12194440e-4f), r);
+  Vec p = splat(1.9875691500e-4f);
+  p = fma(p, r, splat(1.3981999507e-3f));
+  p = fma(p, r, splat(8.3334519073e-3f));
+  p = fma(p, r, splat(4.1665795894e-2f));
+  p = fma(p, r, splat(1.6666665459e-1f));
+  p = fma(p, r, splat(5.0000001201e-1f));
+  p = fma(fma(p, r, splat(1.0f)), r, splat(1.0f));
+  VecInt exponent, bits;
+  std::memcpy(&exponent, &rounded, sizeof exponent);
+  std::memcpy(&bits, &p, sizeof bits);
+  bits = bits + (exponent << 23);
+  std::memcpy(&p, &bits, sizeof p);
+  return p;
+}
 
 // log(x) for 1 <= x < 2^24, to 2 units in the last place (Cephes logf, S. Moshier).
 SEQKIT_INLINE Vec log_above_one(Vec x) {
@@ -119,11 +142,11 @@ void SEQKIT_AT_LEVEL(beam_mean_sweep)(const float* const* logits, const float* t
         if (pass == 0) {
           best = maximum(logp, best);
         } else {
-          total = total + exp(maximum(logp - best, splat(-100.0f)));
+          total = total + share(logp, best);
         }
       }
     }
-    // Where no model gives a probability, best is -inf and total is some n_models * exp(-100) = 0.
+    // Where no model gives a probability, best is -inf, logp - best is NaN and total is next to nothing.
     const Vec safe = maximum(total, splat(1.0f));
     const Vec mean = (best + log_above_one(safe)) - splat(log_models);
     if (count == kLanes) {

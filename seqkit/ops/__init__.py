@@ -6,22 +6,27 @@ function after its module has been imported makes the function win for good.
 
 from seqkit.ops.additive_attention import additive_attention, additive_attention_reference
 from seqkit.ops.attention import attention, attention_reference
+from seqkit.ops.beam_step import BeamState, beam_step, beam_step_reference, mean_log_softmax
 from seqkit.ops.library import backend, use_backend
 from seqkit.ops.linear import linear, linear_reference, pack_linear_weight
 from seqkit.ops.recurrent import gru_cell, gru_cell_reference, lstm_cell, lstm_cell_reference
 
 __all__ = [
+    "BeamState",
     "additive_attention",
     "additive_attention_reference",
     "attention",
     "attention_reference",
     "backend",
+    "beam_step",
+    "beam_step_reference",
     "gru_cell",
     "gru_cell_reference",
     "linear",
     "linear_reference",
     "lstm_cell",
     "lstm_cell_reference",
+    "mean_log_softmax",
     "pack_linear_weight",
     "use_backend",
 ]

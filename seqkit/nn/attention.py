@@ -42,7 +42,7 @@ class SelfAttention(nn.Module):
         return self.output(merge_heads(context))
 
     def step(
-        self, x: Float[Tensor, "R D"], cache: Float[Tensor, "R capacity 2D"], position: int
+        self, x: Float[Tensor, "R D"], cache: Float[Tensor, "R capacity 2*D"], position: int
     ) -> Float[Tensor, "R D"]:
         """Attention of the newest position over all up to it; writes its key and value into the cache.
 

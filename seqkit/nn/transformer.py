@@ -91,7 +91,7 @@ class DecoderLayer(nn.Module):
     def step(
         self,
         x: Float[Tensor, "B K D"],
-        cache: Float[Tensor, "R capacity 2D"],
+        cache: Float[Tensor, "R capacity 2*D"],
         position: int,
         memory: tuple[Float[Tensor, "B H S Dh"], Float[Tensor, "B H S Dh"]],
         source_lengths: Int[Tensor, " B"],

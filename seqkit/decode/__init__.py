@@ -1,7 +1,7 @@
 """Decoding: from any model that predicts one symbol at a time to its best, or its sampled, outputs.
 
 Knows no model and no word: it sees a `StepModel` and integer tokens. Names load late, so that the options can be read
-without importing torch.
+without importing torch. No name is also a module's: importing the module would put it in the name's place.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from seqkit.decode.ensemble import Ensemble as Ensemble
     from seqkit.decode.options import BeamOptions as BeamOptions
     from seqkit.decode.options import SampleOptions as SampleOptions
-    from seqkit.decode.sample import greedy as greedy
-    from seqkit.decode.sample import sample as sample
+    from seqkit.decode.sampling import greedy as greedy
+    from seqkit.decode.sampling import sample as sample
     from seqkit.decode.scoring import force_decode as force_decode
     from seqkit.decode.step import Hypothesis as Hypothesis
     from seqkit.decode.step import StepModel as StepModel
@@ -36,8 +36,8 @@ _HOME = {
     "beam_search": "beam",
     "beam_search_trees": "beam",
     "force_decode": "scoring",
-    "greedy": "sample",
-    "sample": "sample",
+    "greedy": "sampling",
+    "sample": "sampling",
 }
 
 

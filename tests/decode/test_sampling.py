@@ -8,7 +8,7 @@ import torch
 
 from seqkit.decode.beam import beam_search
 from seqkit.decode.options import BeamOptions, LengthOptions, SampleOptions
-from seqkit.decode.sample import draw, first_best, greedy, sample, sample_streams, uniforms
+from seqkit.decode.sampling import draw, first_best, greedy, sample, sample_streams, uniforms
 from seqkit.errors import InputError
 from tests.decode.toy_model import HashModel, has_repeat
 

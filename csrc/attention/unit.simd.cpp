@@ -216,8 +216,8 @@ SEQKIT_INLINE Vec logits(const RowBias& row, const float* products, int64_t c, c
 SEQKIT_INLINE VecWord multiply_high(VecWord x, uint32_t factor) {
 #if defined(__AVX512F__)
   const __m512i m = _mm512_set1_epi64(factor);
-  const VecLong even = (VecLong)_mm512_mul_epu32((__m512i)x, m) >> 32;
-  const VecLong odd = (VecLong)_mm512_mul_epu32((__m512i)((VecLong)x >> 32), m);
+  const VecLong even = (VecLong)_mm512_maskz_mul_epu32(0xFF, (__m512i)x, m) >> 32;
+  const VecLong odd = (VecLong)_mm512_maskz_mul_epu32(0xFF, (__m512i)((VecLong)x >> 32), m);
   return (VecWord)_mm512_mask_blend_epi32(0xAAAA, (__m512i)even, (__m512i)odd);
 #elif defined(__AVX2__)
   const __m256i m = _mm256_set1_epi64x(factor);

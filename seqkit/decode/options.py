@@ -75,7 +75,7 @@ class BeamOptions(LengthOptions):
         "score = log-probability / penalty: `none`, `power:A` (|Y|^A), or `gnmt:A` (((5+|Y|)/6)^A, Wu et al. 2016)",
     )
     count_eos: bool = _option(
-        True, "|Y| counts the end symbol, as in Marian, fairseq and Transformers; CTranslate2 does not count it"
+        True, "|Y| counts the end symbol, as it does in Marian, fairseq, Transformers and CTranslate2 4"
     )
     coverage_penalty: float = _option(
         0.0, "adds BETA x sum over source positions of log(min(attention received, 1)) to a finished score (GNMT's cp)"

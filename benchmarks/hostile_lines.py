@@ -2,9 +2,9 @@ r"""Claim: `seqkit translate` gives N lines for N lines, in order, whatever is i
 
     python benchmarks/hostile_lines.py MODEL [--lines 5000] [--seed 1]
 
-Every third line is an ordinary one; between them stand empty lines, random bytes, NUL, carriage returns, U+2028 and other
-separators, lone surrogates in UTF-8, combining marks, and a few lines of up to 10 MB. The ordinary lines are translated
-once more by themselves and must come out the same at their places.
+Every third line is an ordinary one; between them stand empty lines, random bytes, NUL, carriage returns, U+2028 and
+other separators, lone surrogates in UTF-8, combining marks, and a few lines of up to 10 MB. The ordinary lines are
+translated once more by themselves and must come out the same at their places.
 """
 
 import argparse

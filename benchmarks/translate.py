@@ -4,8 +4,8 @@
 
 Exports a Transformer's run folder to CTranslate2 (float32) and translates the lines of SOURCE with both programs in
 turn: the same tokens, beam, length penalty and longest output, 32 sentences a batch, sorted by length. Prints the share
-of equal outputs, the differing ones with both scores, the ratio of the median CPU times (above 1 we are faster), and the
-BLEU of both where a reference is given.
+of equal outputs, the differing ones with both scores, the ratio of the median CPU times (above 1 we are faster), and
+the BLEU of both where a reference is given.
 """
 
 import argparse

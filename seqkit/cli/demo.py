@@ -31,7 +31,7 @@ MODELS: dict[str, dict[str, Any]] = {
         "training": {"max_epochs": 6, "batch_tokens": 3000, "learning_rate": 4e-3, "warmup": 150},
     },
 }  # fmt: skip
-HELD_OUT = 1000
+TRAIN, HELD_OUT = 20000, 1000
 EXAMPLE = "jeudi 4 février 1999"
 
 
@@ -52,7 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
     warn_if_not_built()
     folder: Path = arguments.output
     _say(f"Making dates in ten languages in {folder}/data")
-    train, valid, test = write_dates(folder / "data", train=20000, valid=500, test=HELD_OUT, seed=1)
+    train, valid, test = write_dates(folder / "data", train=TRAIN, valid=500, test=HELD_OUT, seed=1)
     pairs = [tuple(line.split("\t")) for line in test.read_text(encoding="utf-8").splitlines()]
     dates, answers = [date for date, _ in pairs], [answer for _, answer in pairs]
 

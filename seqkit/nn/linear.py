@@ -19,7 +19,11 @@ from seqkit import ops
 
 
 class PackedWeights:
-    """Weights in the layout of `ops.linear`, packed once and again whenever a weight has changed."""
+    """Weights in the layout of `ops.linear`, packed once and again whenever a weight has changed.
+
+    A change shows in the weight's version counter, but not every change: torch's fused Adam (2.13) writes past it. So a
+    forward pass that wants a gradient, after which an optimiser may write, forgets what is packed.
+    """
 
     def __init__(self) -> None:
         self._entries: dict[int, tuple[Tensor, int, int, Tensor]] = {}
@@ -35,6 +39,10 @@ class PackedWeights:
         packed = ops.pack_linear_weight(weight.detach())
         self._entries[id(weight)] = (weight, version, weight.data_ptr(), packed)
         return packed
+
+    def forget(self) -> None:
+        """Drops the packed weights, which are about to be trained."""
+        self._entries.clear()
 
     def __deepcopy__(self, memo: object) -> PackedWeights:
         return PackedWeights()
@@ -52,6 +60,7 @@ def affine(
 ) -> Float[Tensor, "*rows N"]:
     """activation(x Wᵀ + b): torch's product where a gradient is wanted, the row-invariant one elsewhere."""
     if torch.is_grad_enabled() or torch.is_autocast_enabled(x.device.type):
+        packed.forget()
         return ACTIVATIONS[activation](F.linear(x, weight, bias))
     return ops.linear(x, weight, bias, activation=activation, packed=packed.get(weight))
 

@@ -28,6 +28,18 @@ def test_a_row_has_the_same_bits_in_any_batch() -> None:
         assert torch.equal(layer(x[:7]), together[:7])
 
 
+@pytest.mark.parametrize("fused", [True, False])
+def test_a_trained_weight_is_packed_again(fused: bool) -> None:
+    layer = Linear(8, 8)
+    x = torch.randn(2, 8)
+    optimizer = torch.optim.Adam(layer.parameters(), lr=0.1, fused=fused)
+    for _ in range(3):
+        layer(x).sum().backward()
+        optimizer.step()
+        with torch.no_grad():
+            torch.testing.assert_close(layer(x), F.linear(x, layer.weight, layer.bias))
+
+
 def test_a_changed_weight_is_packed_again() -> None:
     layer = Linear(8, 8)
     x = torch.randn(2, 8)

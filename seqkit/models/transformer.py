@@ -166,7 +166,7 @@ class Transformer(nn.Module):
         weights: Tensor | None = None
         for index, layer in enumerate(self.decoder):
             last = index == len(self.decoder) - 1
-            y, weights = layer.step(  # type: ignore[union-attr, operator]
+            y, weights = layer.step(  # type: ignore[operator]
                 y, state.cache[index].flatten(0, 1), position, state.memory[index], state.source_lengths,
                 return_weights=last and state.want_attention,
             )  # fmt: skip

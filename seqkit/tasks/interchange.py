@@ -50,7 +50,7 @@ def import_run(folder: Path, output: Path, *, tokens: str) -> None:
 
 
 def export_run(folder: Path, output: Path) -> None:
-    """Writes the Transformer of a run folder as a CTranslate2 model, with the tokenizers that make its tokens beside it.
+    """Writes the Transformer of a run folder as a CTranslate2 model, with its tokenizers beside it.
 
     Raises:
         InputError: the run is not a Transformer, `output` exists, or ctranslate2 is not installed.

@@ -383,9 +383,10 @@ def _training_batches(
                 target.encode_sampled(text[1], alpha=alpha, seed=2 * seed + 1),
             )
 
+    tokenizer = translator.target
     return TokenBatches(
-        [encoded[index] for index in kept], batch_tokens=training.batch_tokens, seed=training.seed,
-        encode=sampled, pad_id=translator.target.pad_id, bos_id=translator.target.bos_id, eos_id=translator.target.eos_id,
+        [encoded[index] for index in kept], batch_tokens=training.batch_tokens, seed=training.seed, encode=sampled,
+        pad_id=tokenizer.pad_id, bos_id=tokenizer.bos_id, eos_id=tokenizer.eos_id,
     )  # fmt: skip
 
 

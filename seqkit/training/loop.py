@@ -39,7 +39,7 @@ PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
-    """How a model is trained. Vaswani et al. 2017: Adam (0.9, 0.98, 1e-9), inverse_sqrt, warm-up 4000, smoothing 0.1."""
+    """How a model is trained. Vaswani et al. 2017: Adam 0.9, 0.98, 1e-9; inverse_sqrt; warm-up 4000; smoothing 0.1."""
 
     max_epochs: int = option(20, "passes over the data; 0 for no limit")
     max_steps: int = option(0, "updates of the weights; 0 for no limit")

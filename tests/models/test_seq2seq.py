@@ -1,38 +1,10 @@
 from typing import Any
 
 import pytest
-from families import (
-    RECURRENTS,
-    assert_bits_do_not_depend_on_the_batch,
-    assert_every_parameter_learns,
-    assert_reorder_and_keep_follow_the_hypotheses,
-    assert_steps_equal_teacher_forcing,
-    build,
-    learn,
-)
+from families import RECURRENTS, build, learn
 
 from seqkit.errors import InputError
 from seqkit.models.seq2seq import Seq2Seq, Seq2SeqConfig
-
-
-@pytest.mark.parametrize("name", RECURRENTS)
-def test_steps_equal_teacher_forcing(name: str) -> None:
-    assert_steps_equal_teacher_forcing(build(RECURRENTS[name]))
-
-
-@pytest.mark.parametrize("name", RECURRENTS)
-def test_reorder_and_keep_follow_the_hypotheses(name: str) -> None:
-    assert_reorder_and_keep_follow_the_hypotheses(build(RECURRENTS[name]))
-
-
-@pytest.mark.parametrize("name", RECURRENTS)
-def test_bits_do_not_depend_on_the_batch(name: str) -> None:
-    assert_bits_do_not_depend_on_the_batch(build(RECURRENTS[name]))
-
-
-@pytest.mark.parametrize("name", RECURRENTS)
-def test_every_parameter_learns(name: str) -> None:
-    assert_every_parameter_learns(build(RECURRENTS[name]))
 
 
 @pytest.mark.parametrize(("name", "task"), [("bahdanau", "copy"), ("luong-general", "copy"), ("bahdanau", "sort")])

@@ -13,7 +13,9 @@ def test_tensors_and_state_come_back(tmp_path: Path) -> None:
     loaded, state = load_tensors(tmp_path / "x.safetensors")
     assert state == {"step": 3, "list": [1, 2.5]}
     assert loaded.keys() == tensors.keys()
-    assert all(torch.equal(loaded[name], tensors[name]) and loaded[name].dtype == tensors[name].dtype for name in tensors)
+    assert all(
+        torch.equal(loaded[name], tensors[name]) and loaded[name].dtype == tensors[name].dtype for name in tensors
+    )
 
 
 def test_the_same_content_gives_the_same_bytes(tmp_path: Path) -> None:

@@ -87,7 +87,7 @@ def test_training_learns_and_leaves_the_files_it_promises(tmp_path: Path) -> Non
     assert [record["step"] for record in records if record["kind"] == "valid"] == list(range(10, 301, 10))
 
 
-class Killed(Exception):
+class KilledError(Exception):
     """Stands for `kill -9`: nothing in the loop may catch it."""
 
 
@@ -108,10 +108,10 @@ def test_resume_after_a_kill_at_any_step_gives_the_same_bytes(tmp_path: Path, sc
             nonlocal calls
             calls += 1
             if calls == killed_at:
-                raise Killed
+                raise KilledError
             return squared_error(model, x)
 
-        with pytest.raises(Killed):
+        with pytest.raises(KilledError):
             trainer(folder, dying, **settings).run()
         torch.manual_seed(99)
         trainer(folder, **settings).run(resume=True)

@@ -21,9 +21,11 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
     """A temporary path to write to; on leaving without an exception it becomes `path`.
 
     Raises:
-        InputError: the folder is missing or cannot be written.
+        InputError: `path` is a folder, or the one that it is in is missing or cannot be written.
     """
     path = Path(path)
+    if path.is_dir():
+        raise InputError(f"{path}: path must be a file, got a folder")
     try:
         handle, name = tempfile.mkstemp(prefix=f".{path.name[:100]}.", suffix=".tmp", dir=path.parent)
         os.close(handle)

@@ -27,7 +27,7 @@ def save_attention_map(
     """
     if weights.shape != (len(target), len(source)):
         raise InputError(
-            f"attention_map: weights must have a row a target and a column a source token ({len(target)} x {len(source)}), "
+            f"attention_map: weights must be target by source tokens ({len(target)} x {len(source)}), "
             f"got {tuple(weights.shape)}"
         )
     try:

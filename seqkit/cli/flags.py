@@ -26,7 +26,9 @@ def add_flags(
         flag = names.get(field.name, "--" + field.name.replace("_", "-"))
         text = field.metadata["help"].replace("%", "%%")
         if hints[field.name] is bool:
-            parser.add_argument(flag, dest=field.name, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, help=text)
+            parser.add_argument(
+                flag, dest=field.name, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, help=text
+            )
             continue
         parser.add_argument(
             flag, dest=field.name, type=hints[field.name], default=argparse.SUPPRESS, help=text,

@@ -42,6 +42,9 @@ def translated_lines(
     warn: Callable[[str], None],
 ) -> Iterator[list[Answer]]:
     """The answers to the lines of a file or of stdin (`-`), as many at a time as have arrived."""
+    if max_source_tokens < 1:
+        raise InputError(f"--max-source-tokens: the count must be at least 1, got {max_source_tokens}")
+    max_source_tokens = min(max_source_tokens, translator.max_positions)
     for lines in _arrived(path, max_bytes=max_source_tokens * BYTES_PER_TOKEN):
         texts: dict[int, str] = {}
         answers = {number: Answer(number, "", None) for number, _ in lines}
@@ -71,7 +74,9 @@ def _readable(
         return None
     length = len(translator.encode(text))
     if length > limit:
-        warn(f"line {number}: {length} tokens, at most {limit} are translated (--max-source-tokens)")
+        warn(
+            f"line {number}: {length} tokens, at most {limit} are translated (--max-source-tokens, or the model's own limit)"
+        )
         return None
     return text
 

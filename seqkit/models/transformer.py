@@ -73,7 +73,7 @@ class TransformerState:
     """What a decoder step needs: the keys and values so far, and those of the source."""
 
     cache: list[Tensor]  # a layer: B K capacity 2D, keys beside values
-    memory: list[tuple[Tensor, Tensor]]  # a layer: B H S Dh
+    memory: list[Tensor]  # a layer: B S 2D, the same for the source
     source_lengths: Tensor  # B
     position: int
     want_attention: bool
@@ -180,8 +180,8 @@ class Transformer(nn.Module):
         """The state of some of the sentences."""
         return replace(
             state,
-            cache=[cache[sentences] for cache in state.cache],
-            memory=[(key[sentences], value[sentences]) for key, value in state.memory],
+            cache=[cache.index_select(0, sentences) for cache in state.cache],
+            memory=[memory.index_select(0, sentences) for memory in state.memory],
             source_lengths=state.source_lengths[sentences],
         )
 

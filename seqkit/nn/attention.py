@@ -72,23 +72,24 @@ class CrossAttention(nn.Module):
         self.key_value = Linear(model_dim, 2 * model_dim)
         self.output = Linear(model_dim, model_dim)
 
-    def memory(self, encoded: Float[Tensor, "B S D"]) -> tuple[Float[Tensor, "B H S Dh"], Float[Tensor, "B H S Dh"]]:
-        """The keys and values of a source, computed once a sentence."""
-        key, value = self.key_value(encoded).chunk(2, dim=-1)
-        return split_heads(key, self.n_heads), split_heads(value, self.n_heads)
+    def memory(self, encoded: Float[Tensor, "B S D"]) -> Float[Tensor, "B S 2*D"]:
+        """The keys and values of a source side by side, computed once a sentence."""
+        return self.key_value(encoded)
 
     def forward(
         self,
         x: Float[Tensor, "B T D"],
-        memory: tuple[Float[Tensor, "B H S Dh"], Float[Tensor, "B H S Dh"]],
+        memory: Float[Tensor, "B S 2*D"],
         source_lengths: Int[Tensor, " B"],
         return_weights: bool = False,
     ) -> tuple[Float[Tensor, "B T D"], Float[Tensor, "B T S"] | None]:
         """The attended source for T queries of each sentence, which in a beam search are its T hypotheses."""
         query = split_heads(self.query(x), self.n_heads)
+        key, value = (split_heads(part, self.n_heads) for part in memory.chunk(2, dim=-1))
         attended = ops.attention(
             query,
-            *memory,
+            key,
+            value,
             k_lengths=source_lengths,
             dropout_p=self.dropout if self.training else 0.0,
             return_weights=return_weights,

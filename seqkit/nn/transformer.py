@@ -93,7 +93,7 @@ class DecoderLayer(nn.Module):
         x: Float[Tensor, "B K D"],
         cache: Float[Tensor, "R capacity 2*D"],
         position: int,
-        memory: tuple[Float[Tensor, "B H S Dh"], Float[Tensor, "B H S Dh"]],
+        memory: Float[Tensor, "B S 2*D"],
         source_lengths: Int[Tensor, " B"],
         return_weights: bool = False,
     ) -> tuple[Float[Tensor, "B K D"], Float[Tensor, "B K S"] | None]:

@@ -7,6 +7,7 @@ and `target.*`), and what `seqkit.training.loop` writes. Source sentences end wi
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -28,7 +29,14 @@ from seqkit.models.transformer import Transformer, TransformerConfig
 from seqkit.nn.losses import cross_entropy
 from seqkit.text.batch import Batch, TokenBatches, pad, source_batches
 from seqkit.text.corpus import ParallelCorpus
-from seqkit.text.tokenizer import SentencePieceTokenizer, Tokenizer, load_tokenizer, train_tokenizer
+from seqkit.text.tokenizer import (
+    CharTokenizer,
+    SentencePieceTokenizer,
+    Tokenizer,
+    WordTokenizer,
+    load_tokenizer,
+    train_tokenizer,
+)
 from seqkit.training.checkpoint import load_tensors
 from seqkit.training.loop import Outcome, Reporter, Trainer, TrainingConfig
 
@@ -37,6 +45,7 @@ MODELS: dict[str, tuple[type, type]] = {
     "seq2seq": (Seq2SeqConfig, Seq2Seq),
 }
 Model = Transformer | Seq2Seq
+TOKENIZER_SUFFIXES = (SentencePieceTokenizer.suffix, CharTokenizer.suffix, WordTokenizer.suffix)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +101,8 @@ class TranslationConfig:
             "validation": ValidationConfig, "search": BeamOptions,
         }  # fmt: skip
         tables = dict(tables)
-        tables.pop("task", None)
+        if (task := tables.pop("task", "translation")) != "translation":
+            raise InputError(f"{where}: `task` must be translation, got {task!r}")
         for name, table in tables.items():
             if name not in (*parts, "model"):
                 raise InputError(
@@ -166,6 +176,7 @@ class Translator:
             InputError: the folder is not one of a translation run, or a file in it is damaged.
         """
         folder = Path(folder)
+        _check_device(device)
         if not (folder / "config.toml").is_file():
             raise InputError(f"{folder}: the model must be a run folder with a config.toml, got none")
         config = TranslationConfig.from_tables(read_toml(folder / "config.toml"), where=str(folder / "config.toml"))
@@ -199,6 +210,15 @@ class Translator:
             if mine.pieces(range(mine.vocab_size)) != its.pieces(range(its.vocab_size)):
                 raise InputError(f"{other.folder}: the model must have the tokens of {self.folder} to vote, got others")
         self.models.append(other.model)
+
+    @property
+    def max_positions(self) -> int:
+        """The most tokens that a side may have: without bound unless a model learned its positions."""
+        configs = [model.config for model in self.models]
+        return min(
+            (c.max_positions for c in configs if isinstance(c, TransformerConfig) and c.positions == "learned"),
+            default=sys.maxsize,
+        )
 
     def encode(self, line: str) -> list[int]:
         """The model's tokens of a source line, with the begin and end symbols that it was trained with."""
@@ -235,7 +255,7 @@ class Translator:
         device = next(self.model.parameters()).device
         for batch in source_batches(sources, batch_tokens=batch_tokens, batch_size=batch_size):
             tokens, lengths = pad([sources[index] for index in batch], pad_id=self.source.pad_id)
-            limits = torch.tensor([options.step_limit(int(length)) for length in lengths])
+            limits = torch.tensor([min(options.step_limit(int(length)), self.max_positions) for length in lengths])
             want = options.return_attention or options.coverage_penalty > 0
             found = beam_search(
                 self.models, Source(tokens.to(device), lengths.to(device), want), options,
@@ -270,6 +290,15 @@ class Translator:
             for index, row, length in zip(indices, chosen.tolist(), batch.target_lengths.tolist(), strict=True):
                 results[index] = row[:length]
         return results
+
+
+def _check_device(name: str) -> None:
+    """Raises an error unless this torch can use the device."""
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"--device: the device must be one that this torch can use, got `{name}`: {reason}") from None
 
 
 def build_model(config: Any, source: Tokenizer, target: Tokenizer) -> Model:
@@ -314,8 +343,11 @@ def train_translation(
     train = _read_pairs(config.data.train, name="train", report=report)
     valid = _read_pairs(config.data.valid, name="valid", report=report)
 
-    folder.mkdir(parents=True, exist_ok=True)
-    source, target = _tokenizers(config.tokenizer, train, folder, report)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder}: the run folder must be one that can be made, got: {error.strerror}") from None
+    source, target = _tokenizers(config.tokenizer, train, folder, report, keep=resume)
     write_atomically(folder / "config.toml", write_toml(config.to_tables()).encode())
     training = config.training
     torch.manual_seed(training.seed)
@@ -437,14 +469,21 @@ def _check_folder(config: TranslationConfig, folder: Path, *, resume: bool) -> N
 
 
 def _tokenizers(
-    config: TokenizerConfig, pairs: list[tuple[str, str]], folder: Path, report: Reporter
+    config: TokenizerConfig, pairs: list[tuple[str, str]], folder: Path, report: Reporter, *, keep: bool
 ) -> tuple[Tokenizer, Tokenizer]:
-    """The tokenizers of a run folder, trained if it has none."""
+    """The tokenizers of a run folder, trained anew unless those are kept that belong to its config.toml.
+
+    They are written before config.toml: without it, they may be left over from another config.
+    """
+    keep = keep and (folder / "config.toml").exists()
     sides = {"source": [source for source, _ in pairs], "target": [target for _, target in pairs]}
     if config.shared:
         sides = {"tokenizer": sides["source"] + sides["target"]}
     for name, lines in sides.items():
-        if not any(folder.glob(f"{name}.*")):
+        found = [path for suffix in TOKENIZER_SUFFIXES if (path := folder / f"{name}{suffix}").exists()]
+        if not (keep and found):
+            for path in found:
+                path.unlink()
             report.note(f"training the {config.kind} tokenizer `{name}` on {len(lines):,} lines")
             train_tokenizer(
                 config.kind, lines, vocab_size=config.vocab_size, character_coverage=config.character_coverage

@@ -44,12 +44,16 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise InputError(f"{path}: the checkpoint must be a readable safetensors file, got: {reason}") from None
     if header is None:
         return tensors, {}
-    content = json.loads(header)
-    if content["sha256"] != _digest(tensors):
+    try:
+        content = json.loads(header)
+        checksum, state = content["sha256"], content["state"]
+    except (ValueError, KeyError, TypeError):
+        checksum, state = None, {}  # the header itself is damaged
+    if checksum != _digest(tensors):
         raise InputError(
             f"{path}: the checkpoint must have the checksum it was written with, got another: it is damaged"
         )
-    return tensors, content["state"]
+    return tensors, state
 
 
 def average_checkpoints(paths: Iterable[Path]) -> dict[str, Tensor]:

@@ -130,6 +130,7 @@ class Progress:
     skipped: int = 0  # updates skipped in all
     window_loss: float = 0.0
     window_items: int = 0
+    window_seconds: float = 0.0
     wall_seconds: float = 0.0
     cpu_seconds: float = 0.0
     kept: list[tuple[int, float]] = field(default_factory=list)  # step and value of each checkpoint on disk
@@ -220,7 +221,6 @@ class Trainer:
         config, progress = self.config, self.progress
         reason = "finished"
         started = (time.time() - progress.wall_seconds, time.process_time() - progress.cpu_seconds)
-        window_started = time.time()
         self.model.train()
         finished = self._done() or self._stale()
         while not finished:
@@ -230,12 +230,10 @@ class Trainer:
                 progress.wall_seconds, progress.cpu_seconds = time.time() - started[0], time.process_time() - started[1]
                 self.report.progress(progress.step, self.schedule.total)
                 if progress.step % config.log_every == 0:
-                    metrics.write(record := self._training_record(rate, norm, time.time() - window_started))
+                    metrics.write(record := self._training_record(rate, norm))
                     self.report.record(record)
-                    window_started = time.time()
                 if config.validate_every and progress.step % config.validate_every == 0:
                     self._validate(metrics)
-                    window_started = time.time()
                 if self.signal is not None or self._done() or self._stale():
                     break
                 if progress.step % config.checkpoint_every == 0:
@@ -244,7 +242,6 @@ class Trainer:
                 progress.epoch += 1
                 if not config.validate_every:
                     self._validate(metrics)
-                    window_started = time.time()
             if self.signal is not None:
                 self._save()
                 return Outcome(self.signal.name, progress.step, progress.best_step, progress.best_value)
@@ -259,6 +256,7 @@ class Trainer:
     def _update(self, group: list[Any]) -> tuple[float, float]:
         """One update of the weights from the batches of a group; gives the learning rate and the gradient's norm."""
         config, progress = self.config, self.progress
+        begin = time.monotonic()
         total, items = 0.0, 0
         dtype = PRECISIONS[config.precision]
         for batch in group:
@@ -294,6 +292,7 @@ class Trainer:
                 )
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
+        progress.window_seconds += time.monotonic() - begin
         return rate, norm
 
     def _validate(self, metrics: Metrics) -> None:
@@ -328,15 +327,15 @@ class Trainer:
         self._save()
         self._prune()
 
-    def _training_record(self, rate: float, norm: float, seconds: float) -> dict[str, Any]:
+    def _training_record(self, rate: float, norm: float) -> dict[str, Any]:
         progress = self.progress
         record = {
             "kind": "train", "step": progress.step, "epoch": progress.epoch,
             "loss": progress.window_loss / max(progress.window_items, 1), "learning_rate": rate, "gradient_norm": norm,
-            "items_per_second": round(progress.window_items / max(seconds, 1e-9)), "skipped": progress.skipped,
+            "items_per_second": round(progress.window_items / progress.window_seconds), "skipped": progress.skipped,
             "seconds": round(progress.wall_seconds, 1), "cpu_seconds": round(progress.cpu_seconds, 1),
         }  # fmt: skip
-        progress.window_loss, progress.window_items = 0.0, 0
+        progress.window_loss, progress.window_items, progress.window_seconds = 0.0, 0, 0.0
         return record
 
     def _finish(self) -> None:

@@ -37,6 +37,17 @@ def test_a_flipped_bit_anywhere_in_the_weights_is_found(tmp_path: Path) -> None:
             load_tensors(path)
 
 
+def test_a_damaged_header_is_refused_like_damaged_tensors(tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    save_tensors(path, {"w": torch.ones(2)}, {"step": 7})
+    whole = path.read_bytes()
+    for old, new in ((b"sha256", b"sha257"), (b"state", b"stade"), (b'{\\"sha', b'[\\"sha'), (b'\\": 7}', b'\\": x}')):
+        assert whole.count(old) == 1
+        path.write_bytes(whole.replace(old, new))
+        with pytest.raises(InputError, match="it is damaged"):
+            load_tensors(path)
+
+
 @pytest.mark.parametrize("content", [b"", b"not safetensors", b"\xff" * 100])
 def test_a_file_that_is_no_checkpoint_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "x").write_bytes(content)

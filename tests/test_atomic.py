@@ -35,6 +35,12 @@ def test_write_atomically_names_a_missing_folder(tmp_path: Path) -> None:
         write_atomically(tmp_path / "none" / "a", b"")
 
 
+def test_write_atomically_refuses_a_folder(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="path must be a file, got a folder"):
+        write_atomically(tmp_path, b"")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_atomic_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     target = tmp_path / "model"
     with contextlib.suppress(RuntimeError), atomic_folder(target) as temporary:

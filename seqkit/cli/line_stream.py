@@ -75,7 +75,7 @@ def _readable(
     length = len(translator.encode(text))
     if length > limit:
         warn(
-            f"line {number}: {length} tokens, at most {limit} are translated (--max-source-tokens, or the model's own limit)"
+            f"line {number}: {length} tokens, at most {limit} are translated (--max-source-tokens, or the model's own)"
         )
         return None
     return text

@@ -1,6 +1,7 @@
 """Shape types are checked while testing: every annotation in seqkit is enforced by beartype.
 
-`torch.compile(fullgraph=True)` cannot trace the hook, so tests marked `compile` run in a second call with SEQKIT_SHAPE_CHECKS=0.
+`torch.compile(fullgraph=True)` cannot trace the hook, so tests marked `compile` run in a second call with
+SEQKIT_SHAPE_CHECKS=0.
 """
 
 import io

@@ -23,12 +23,16 @@ def save_attention_map(
     Reference: Bahdanau et al. 2015, figure 3, arXiv:1409.0473.
 
     Raises:
-        InputError: the tokens are not as many as the weights, or matplotlib is not installed.
+        InputError: the tokens are not as many as the weights, a side has none, or matplotlib is not installed.
     """
     if weights.shape != (len(target), len(source)):
         raise InputError(
             f"attention_map: weights must be target by source tokens ({len(target)} x {len(source)}), "
             f"got {tuple(weights.shape)}"
+        )
+    if not source or not target:
+        raise InputError(
+            f"attention_map: source and target must have at least one token, got {len(source)} and {len(target)}"
         )
     try:
         from matplotlib.figure import Figure

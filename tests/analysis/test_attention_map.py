@@ -57,6 +57,13 @@ def test_weights_of_another_shape_are_refused(tmp_path: Path, shape: tuple[int, 
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(("source", "target"), [([], ["a"]), (["a"], []), ([], [])])
+def test_a_picture_of_nothing_is_refused(tmp_path: Path, source: list[str], target: list[str]) -> None:
+    with pytest.raises(InputError, match="must have at least one"):
+        save_attention_map(tmp_path / "x.png", torch.zeros(len(target), len(source)), source=source, target=target)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_without_matplotlib_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = builtins.__import__
 

@@ -21,10 +21,16 @@ check: install
 
 install: $(VENV)/.installed
 
+# The torch that was asked for is part of what is installed: another one installs anew.
+$(VENV)/.torch: FORCE
+	@mkdir -p $(VENV)
+	@echo '$(TORCH)' | cmp -s - $@ || echo '$(TORCH)' > $@
+FORCE:
+
 # Torch first and by name: the pinned requirements then find it there, and the native code is built against it.
-$(VENV)/.installed: pyproject.toml requirements-dev.txt setup.py $(shell find csrc -type f)
+$(VENV)/.installed: $(VENV)/.torch pyproject.toml requirements-dev.txt setup.py $(shell find csrc -type f)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check "$(TORCH)"
+	$(BIN)/pip install --quiet --disable-pip-version-check $(TORCH)
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps -e .
 	touch $@

@@ -38,7 +38,8 @@ decoder_layers = 1
 
 [training]
 max_epochs = 4
-batch_tokens = 400
+batch_tokens = 200
+accumulate = 2
 warmup = 20
 ema_decay = 0.99
 keep_best = 2

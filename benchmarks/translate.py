@@ -20,7 +20,7 @@ import torch
 
 import seqkit
 from seqkit.analysis.bleu import bleu
-from seqkit.tasks.interchange import export_run
+from seqkit.tasks.ctranslate2 import export_run
 from seqkit.text.corpus import LineCorpus
 
 BATCH = 32

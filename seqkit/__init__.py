@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from seqkit.tasks.translation import Translator
+    from seqkit.tasks.translator import Translator
 
 __version__ = "0.1.0"
 
@@ -17,6 +17,6 @@ def load(folder: str | Path, *, device: str = "cpu") -> Translator:
     Raises:
         InputError: the folder is not a run, or a file in it is damaged.
     """
-    from seqkit.tasks.translation import Translator  # torch takes seconds to import
+    from seqkit.tasks.translator import Translator  # torch takes seconds to import
 
     return Translator.load(folder, device=device)

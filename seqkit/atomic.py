@@ -20,12 +20,17 @@ from seqkit.errors import InputError
 def atomic_file(path: str | Path) -> Iterator[Path]:
     """A temporary path to write to; on leaving without an exception it becomes `path`.
 
+    A device or a pipe, such as /dev/null, is written to as it is; a link's target is replaced, not the link.
+
     Raises:
         InputError: `path` is a folder, or the one that it is in is missing or cannot be written.
     """
-    path = Path(path)
+    path = Path(path).resolve()
     if path.is_dir():
         raise InputError(f"{path}: path must be a file, got a folder")
+    if path.exists() and not path.is_file():
+        yield path
+        return
     try:
         handle, name = tempfile.mkstemp(prefix=f".{path.name[:100]}.", suffix=".tmp", dir=path.parent)
         os.close(handle)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from seqkit.tasks.translation import Translation
+    from seqkit.tasks.translator import Translation
 
 MODELS: dict[str, dict[str, Any]] = {
     "dates-lstm": {
@@ -46,7 +46,8 @@ def run(arguments: argparse.Namespace) -> int:
     from seqkit.cli.progress import TrainingReport
     from seqkit.cli.threads import set_threads
     from seqkit.tasks.dates import write_dates
-    from seqkit.tasks.translation import Translator, train_translation
+    from seqkit.tasks.translation import train_translation
+    from seqkit.tasks.translator import Translator
 
     set_threads(arguments.threads)
     warn_if_not_built()
@@ -60,10 +61,13 @@ def run(arguments: argparse.Namespace) -> int:
     for name, tables in MODELS.items():
         _say(f"\nTraining {folder / name}")
         report = TrainingReport()
-        train_translation(
+        outcome = train_translation(
             _config(tables, train, valid), folder / name, where="demo", base=Path(), resume=True, report=report
         )
         report.close()
+        if outcome.signal is not None:
+            _say(f"{outcome.reason}: saved; run the demo again to go on")
+            return 128 + outcome.signal
         outputs[name] = Translator.load(folder / name).translate(dates)
 
     _show_table(dates, answers, outputs)
@@ -112,7 +116,7 @@ def _draw(model: Path, path: Path) -> None:
     from dataclasses import replace
 
     from seqkit.analysis.attention_map import save_attention_map
-    from seqkit.tasks.translation import Translator
+    from seqkit.tasks.translator import Translator
 
     translator = Translator.load(model)
     (translation,) = translator.translate([EXAMPLE], replace(translator.search, return_attention=True))

@@ -32,7 +32,7 @@ def run(arguments: argparse.Namespace) -> int:
     from seqkit.cli.info import warn_if_not_built
     from seqkit.cli.threads import set_threads
     from seqkit.errors import InputError
-    from seqkit.tasks.translation import Translator
+    from seqkit.tasks.translator import Translator
     from seqkit.text.corpus import LineCorpus, ParallelCorpus
 
     set_threads(arguments.threads)

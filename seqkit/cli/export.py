@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from seqkit.tasks.interchange import export_run
+    from seqkit.tasks.ctranslate2 import export_run
 
     export_run(arguments.model, arguments.output)
     print(f"{arguments.output}: a CTranslate2 model", file=sys.stderr)

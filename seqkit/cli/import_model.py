@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from seqkit.tasks.interchange import import_run
+    from seqkit.tasks.ctranslate2 import import_run
 
     import_run(arguments.folder, arguments.output, tokens=arguments.tokens)
     print(f"{arguments.output}: try `seqkit translate {arguments.output}`", file=sys.stderr)

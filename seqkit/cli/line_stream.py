@@ -7,17 +7,18 @@ on its batch is what lets a slow writer get its answers at once and a fast one i
 from __future__ import annotations
 
 import contextlib
+import math
 import queue
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import IO, BinaryIO, NamedTuple, TextIO
+from typing import IO, NamedTuple, TextIO
 
 from seqkit.atomic import atomic_file
 from seqkit.decode.options import BeamOptions
 from seqkit.errors import InputError
-from seqkit.tasks.translation import Translation, Translator
+from seqkit.tasks.translator import Translation, Translator
+from seqkit.text.corpus import open_bytes
 
 BUFFERED_LINES = 2000
 BYTES_PER_TOKEN = 64  # a line longer than this many bytes a token is not worth tokenizing to learn that it is too long
@@ -51,12 +52,13 @@ def translated_lines(
         for number, raw in lines:
             text = _readable(translator, number, raw, max_source_tokens, warn)
             if text is not None:
-                answers[number] = Answer(number, text, None)
-                if text.strip():
-                    texts[number] = text
+                texts[number] = text
         found = translator.translate(list(texts.values()), options, batch_tokens=batch_tokens, batch_size=batch_size)
         for number, translation in zip(texts, found, strict=True):
-            answers[number] = Answer(number, texts[number], translation)
+            best = translation.hypotheses[0] if translation.hypotheses else None
+            if best is not None and not math.isfinite(best.score):
+                warn(f"line {number}: the model gives it no finite score")
+            answers[number] = Answer(number, texts[number], translation if best is not None else None)
         yield list(answers.values())
 
 
@@ -84,33 +86,35 @@ def _readable(
 def _arrived(path: str, *, max_bytes: int) -> Iterator[list[tuple[int, bytes | None]]]:
     """Numbered lines, all that wait at a time; a line over `max_bytes` comes as None."""
     waiting: queue.Queue[tuple[int, bytes | None] | BaseException | None] = queue.Queue(BUFFERED_LINES)
-    with _open_input(path) as stream:
 
-        def read() -> None:
-            try:
+    def read() -> None:
+        # The thread's own file object: at exit Python locks sys.stdin, which a blocked reader of it would hold.
+        try:
+            with _open_input(path) as stream:
                 for number, line in enumerate(_split(stream, max_bytes), start=1):
                     waiting.put((number, line))
-                waiting.put(None)
-            except BaseException as error:
-                waiting.put(error)
+            waiting.put(None)
+        except BaseException as error:
+            waiting.put(error)
 
-        threading.Thread(target=read, daemon=True, name="seqkit-reader").start()
-        more = True
-        while more:
-            items = [waiting.get()]
-            with contextlib.suppress(queue.Empty):
-                while len(items) < BUFFERED_LINES:
-                    items.append(waiting.get_nowait())
-            lines = []
-            for item in items:
-                if isinstance(item, BaseException):
-                    raise item
-                if item is None:
-                    more = False
-                else:
-                    lines.append(item)
-            if lines:
-                yield lines
+    threading.Thread(target=read, daemon=True, name="seqkit-reader").start()
+    end: BaseException | None = None
+    more = True
+    while more:
+        items = [waiting.get()]
+        with contextlib.suppress(queue.Empty):
+            while len(items) < BUFFERED_LINES:
+                items.append(waiting.get_nowait())
+        lines = []
+        for item in items:
+            if isinstance(item, tuple):
+                lines.append(item)
+            else:
+                more, end = False, item
+        if lines:
+            yield lines
+    if end is not None:
+        raise end
 
 
 def _split(stream: IO[bytes], max_bytes: int) -> Iterator[bytes | None]:
@@ -123,17 +127,13 @@ def _split(stream: IO[bytes], max_bytes: int) -> Iterator[bytes | None]:
         yield None if too_long else line.removesuffix(b"\n").removesuffix(b"\r")
 
 
-@contextlib.contextmanager
-def _open_input(path: str) -> Iterator[BinaryIO]:
+def _open_input(path: str) -> contextlib.AbstractContextManager[IO[bytes]]:
     if path == "-":
-        yield sys.stdin.buffer
-        return
-    with contextlib.ExitStack() as stack:
-        try:
-            file = stack.enter_context(Path(path).open("rb"))
-        except OSError as error:
-            raise InputError(f"{path}: the input must be a readable file, got: {error.strerror}") from None
-        yield file
+        return open(sys.stdin.fileno(), "rb", closefd=False)
+    try:
+        return open_bytes(path)
+    except OSError as error:
+        raise InputError(f"{path}: the input must be a readable file, got: {error.strerror}") from None
 
 
 @contextlib.contextmanager

@@ -47,8 +47,9 @@ class TrainingReport:
                 f"{name} {record[name]:.{digits}f}" for name, digits in (("loss", 4), ("perplexity", 2), ("bleu", 2))
                 if name in record
             )  # fmt: skip
-            best = "  (best)" if record["best_step"] == record["step"] else ""
-            line = f"validation at step {record['step']}: {figures}  after {record['seconds']:.0f} s{best}"
+            what = "validation" if record["kind"] == "valid" else f"mean of {len(record['averaged_steps'])} checkpoints"
+            best = "  (best)" if record.get("best_step") == record["step"] else ""
+            line = f"{what} at step {record['step']}: {figures}  after {record['seconds']:.0f} s{best}"
         self._say(line)
 
     def note(self, text: str) -> None:

@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     from seqkit.cli.info import warn_if_not_built
     from seqkit.cli.threads import set_threads
-    from seqkit.tasks.translation import Translator
+    from seqkit.tasks.translator import Translator
     from seqkit.text.corpus import ParallelCorpus
 
     set_threads(arguments.threads)

@@ -7,7 +7,6 @@ SIGTERM saves after the current step; `--resume` goes on from the last checkpoin
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
 from pathlib import Path
 
@@ -53,9 +52,9 @@ def run(arguments: argparse.Namespace) -> int:
         )
     finally:
         report.close()
-    if outcome.reason in signal.Signals.__members__:
+    if outcome.signal is not None:
         print(f"{outcome.reason}: saved at step {outcome.step} in {folder}; go on with --resume", file=sys.stderr)
-        return 128 + signal.Signals[outcome.reason]
+        return 128 + outcome.signal
     ended = "no progress" if outcome.reason == "early" else "finished"
     print(
         f"{ended} at step {outcome.step}; best at step {outcome.best_step}; the model is in {folder}", file=sys.stderr

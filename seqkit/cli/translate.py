@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,13 +60,15 @@ def run(arguments: argparse.Namespace) -> int:
     from seqkit.cli.info import warn_if_not_built
     from seqkit.cli.line_stream import open_output, translated_lines
     from seqkit.cli.threads import set_threads
-    from seqkit.tasks.translation import Translator
+    from seqkit.tasks.translator import Translator
 
     set_threads(arguments.threads)
     translator = Translator.load(arguments.model, device=arguments.device)
     for path in arguments.ensemble:
         translator.add_to_ensemble(Translator.load(path, device=arguments.device))
     options = with_flags(translator.search, arguments)
+    if arguments.json:
+        options = replace(options, return_attention=True)
     warn_if_not_built()
     with open_output(arguments.output) as output:
         for answers in translated_lines(

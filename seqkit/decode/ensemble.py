@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from jaxtyping import Int
 from torch import Tensor
 
@@ -36,7 +35,7 @@ class Ensemble:
         return StepOutput(
             logits=mean_log_softmax([output.logits for output in outputs]),
             state=[output.state for output in outputs],
-            attention=torch.stack(attentions).mean(dim=0) if attentions else None,
+            attention=sum(attentions[1:], attentions[0]) / len(attentions) if attentions else None,
         )
 
     def reorder(self, state: list[Any], parents: Int[Tensor, "B K2"]) -> list[Any]:

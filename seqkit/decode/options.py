@@ -8,18 +8,14 @@ help says the rule: whether |Y| counts the end symbol, and when a search stops.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
+from seqkit.config import option
 from seqkit.errors import InputError
 
 PENALTIES = ("none", "power", "gnmt")
 STOPPING = ("first", "patience", "exhaustive")
 DEFAULT_ALPHA = {"none": 0.0, "power": 0.7, "gnmt": 0.6}
-
-
-def _option(default: Any, help: str, *, choices: tuple[str, ...] = ()) -> Any:
-    return field(default=default, metadata={"help": help, "choices": choices})
 
 
 def parse_length_penalty(text: str) -> tuple[str, float]:
@@ -44,18 +40,22 @@ def parse_length_penalty(text: str) -> tuple[str, float]:
 class LengthOptions:
     """How long an output may become; shared by search and sampling."""
 
-    min_length: int = _option(0, "the end symbol is forbidden until an output has this many symbols")
-    max_length: int = _option(
+    min_length: int = option(0, "the end symbol is forbidden until an output has this many symbols")
+    max_length: int = option(
         200, "most steps for one output; the end symbol takes one, and an output cut here has none"
     )
-    max_length_ratio: float = _option(0.0, "with a ratio above 0, most steps are also RATIO x source length + EXTRA")
-    max_length_extra: int = _option(10, "the EXTRA steps of `max_length_ratio`")
-    no_repeat_ngram: int = _option(0, "no output holds the same run of this many symbols twice; 0 allows all")
+    max_length_ratio: float = option(0.0, "with a ratio above 0, most steps are also RATIO x source length + EXTRA")
+    max_length_extra: int = option(10, "the EXTRA steps of `max_length_ratio`")
+    no_repeat_ngram: int = option(0, "no output holds the same run of this many symbols twice; 0 allows all")
 
     def __post_init__(self) -> None:
         _at_least(0, min_length=self.min_length, no_repeat_ngram=self.no_repeat_ngram)
         _at_least(0, max_length_ratio=self.max_length_ratio, max_length_extra=self.max_length_extra)
         _at_least(1, max_length=self.max_length)
+        if self.min_length >= self.max_length:
+            raise InputError(
+                f"decode: `min_length` must be below `max_length` ({self.max_length}), got {self.min_length}"
+            )
 
     def step_limit(self, source_length: int) -> int:
         """Most steps for a source of this length: at least 1."""
@@ -68,31 +68,31 @@ class LengthOptions:
 class BeamOptions(LengthOptions):
     """How a beam search ranks and when it stops."""
 
-    beam_size: int = _option(5, "live hypotheses a sentence, K")
-    n_best: int = _option(1, "outputs returned a sentence, at most `beam_size`")
-    length_penalty: str = _option(
+    beam_size: int = option(5, "live hypotheses a sentence, K")
+    n_best: int = option(1, "outputs returned a sentence, at most `beam_size`")
+    length_penalty: str = option(
         "power:0.7",
         "score = log-probability / penalty: `none`, `power:A` (|Y|^A), or `gnmt:A` (((5+|Y|)/6)^A, Wu et al. 2016)",
     )
-    count_eos: bool = _option(
+    count_eos: bool = option(
         True, "|Y| counts the end symbol, as it does in Marian, fairseq, Transformers and CTranslate2 4"
     )
-    coverage_penalty: float = _option(
+    coverage_penalty: float = option(
         0.0, "adds BETA x sum over source positions of log(min(attention received, 1)) to a finished score (GNMT's cp)"
     )
-    stopping: str = _option(
+    stopping: str = option(
         "first",
         "when a sentence is done: `first`: beam_size outputs have ended (fairseq); `patience`: patience x beam_size "
         "have ended (Kasai et al. 2022, CTranslate2); `exhaustive`: no live hypothesis can still reach the n best. "
         "An output ends only when its end symbol ranks among the beam_size best continuations",
         choices=STOPPING,
     )
-    patience: float = _option(1.0, "the factor of `--stopping patience`")
-    diverse_groups: int = _option(1, "the beam is searched in this many groups, each kept from the earlier ones' words")
-    diversity: float = _option(
+    patience: float = option(1.0, "the factor of `--stopping patience`")
+    diverse_groups: int = option(1, "the beam is searched in this many groups, each kept from the earlier ones' words")
+    diversity: float = option(
         0.5, "a word's log-probability is lowered by this in ranking for each earlier group's beam that took it"
     )
-    return_attention: bool = _option(False, "keep the attention over the source for each symbol")
+    return_attention: bool = option(False, "keep the attention over the source for each symbol")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -119,11 +119,11 @@ class SampleOptions(LengthOptions):
     arXiv:1805.04833 (top-k).
     """
 
-    temperature: float = _option(1.0, "logits are divided by this before the softmax; 0 takes the best symbol")
-    top_k: int = _option(0, "draw among this many likeliest symbols; 0 is all of them")
-    top_p: float = _option(1.0, "draw among the fewest likeliest symbols that hold this much probability (nucleus)")
-    n_samples: int = _option(1, "outputs drawn a sentence")
-    seed: int = _option(0, "a sentence's draws depend on this and on its index alone")
+    temperature: float = option(1.0, "logits are divided by this before the softmax; 0 takes the best symbol")
+    top_k: int = option(0, "draw among this many likeliest symbols; 0 is all of them")
+    top_p: float = option(1.0, "draw among the fewest likeliest symbols that hold this much probability (nucleus)")
+    n_samples: int = option(1, "outputs drawn a sentence")
+    seed: int = option(0, "a sentence's draws depend on this and on its index alone")
 
     def __post_init__(self) -> None:
         super().__post_init__()

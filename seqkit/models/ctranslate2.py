@@ -258,6 +258,7 @@ def export_ctranslate2(
     *,
     source_tokens: Sequence[str],
     target_tokens: Sequence[str],
+    source_bos: bool = False,
     source_eos: bool = True,
     quantization: str | None = None,
     max_positions: int = 2048,
@@ -266,7 +267,8 @@ def export_ctranslate2(
 
     Args:
         source_tokens: ordinary tokens in the order of their ids, without the four specials; so the target's.
-        source_eos: whether CTranslate2 is to add the end symbol to a source, as seqkit's translation task does.
+        source_bos: whether CTranslate2 is to add the begin symbol to a source.
+        source_eos: whether it is to add the end symbol, as seqkit's translation task does.
         quantization: how CTranslate2 stores weights, such as ``int8``; None keeps float32.
         max_positions: rows of the table in which sinusoidal positions are stored.
 
@@ -317,6 +319,7 @@ def export_ctranslate2(
         weight, shift = ("weight", "bias") if kind == "linear" else ("gamma", "beta")
         setattr(part, weight, state[f"{ours}.weight"])
         setattr(part, shift, state[f"{ours}.bias"])
+    spec.config.add_source_bos = source_bos
     spec.config.add_source_eos = source_eos
     spec.config.layer_norm_epsilon = config.norm_eps
     spec.register_source_vocabulary([*SPECIALS, *source_tokens])

@@ -22,6 +22,11 @@ def merge_heads(x: Float[Tensor, "B H T Dh"]) -> Float[Tensor, "B T D"]:
     return x.transpose(1, 2).flatten(2)
 
 
+def mean_over_heads(weights: Float[Tensor, "B H T S"]) -> Float[Tensor, "B T S"]:
+    """The heads added one after the other: `mean` adds them in an order that depends on the size of the batch."""
+    return sum(weights.unbind(1)[1:], weights[:, 0]) / weights.shape[1]
+
+
 class SelfAttention(nn.Module):
     """Attention of a sequence over itself: one projection gives queries, keys and values."""
 
@@ -95,4 +100,4 @@ class CrossAttention(nn.Module):
             return_weights=return_weights,
         )
         context, weights = attended if isinstance(attended, tuple) else (attended, None)
-        return self.output(merge_heads(context)), None if weights is None else weights.mean(dim=1)  # B H T S -> B T S
+        return self.output(merge_heads(context)), None if weights is None else mean_over_heads(weights)

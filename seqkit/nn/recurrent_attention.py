@@ -52,6 +52,7 @@ class RecurrentAttention(nn.Module):
     ) -> tuple[Float[Tensor, "B T D"], Float[Tensor, "B T S"]]:
         if self.kind == "bahdanau":
             return ops.additive_attention(self.query(state), keys, encoded, self.v, lengths=lengths)
+        state, keys = state.to(encoded.dtype), keys.to(encoded.dtype)  # under autocast the cell and the encoder differ
         context, weights = ops.attention(
             state[:, None], keys[:, None], encoded[:, None], k_lengths=lengths, scale=1.0, return_weights=True
         )

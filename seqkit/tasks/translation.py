@@ -1,15 +1,14 @@
-"""Translation: from a config to a trained run folder, and from a run folder to translations.
+"""Training a translation model: from a config to a run folder.
 
 A run folder holds `config.toml` (resolved), the tokenizers (`tokenizer.*` where both sides share one, else `source.*`
-and `target.*`), and what `seqkit.training.loop` writes. Source sentences end with the end symbol: none is empty.
+and `target.*`), and what `seqkit.training.loop` writes.
 """
 
 from __future__ import annotations
 
 import math
-import sys
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,310 +17,23 @@ from torch import Tensor, nn
 
 from seqkit.analysis.bleu import bleu
 from seqkit.atomic import write_atomically
-from seqkit.config import from_table, nearest, option, read_toml, resolve_path, to_table, write_toml
-from seqkit.decode.beam import beam_search
-from seqkit.decode.options import BeamOptions
-from seqkit.decode.step import Hypothesis
+from seqkit.config import read_toml, resolve_path, write_toml
 from seqkit.errors import InputError
-from seqkit.models.encoder_decoder import Source
-from seqkit.models.seq2seq import Seq2Seq, Seq2SeqConfig
-from seqkit.models.transformer import Transformer, TransformerConfig
 from seqkit.nn.losses import cross_entropy
-from seqkit.text.batch import Batch, TokenBatches, pad, source_batches
-from seqkit.text.corpus import ParallelCorpus
-from seqkit.text.tokenizer import (
-    CharTokenizer,
-    SentencePieceTokenizer,
-    Tokenizer,
-    WordTokenizer,
-    load_tokenizer,
-    train_tokenizer,
+from seqkit.tasks.translation_config import (
+    DataConfig,
+    TokenizerConfig,
+    TranslationConfig,
+    ValidationConfig,
+    build_model,
 )
-from seqkit.training.checkpoint import load_tensors
-from seqkit.training.loop import Outcome, Reporter, Trainer, TrainingConfig
+from seqkit.tasks.translator import Translator, load_tokenizers
+from seqkit.text.batch import Batch, TokenBatches
+from seqkit.text.corpus import ParallelCorpus
+from seqkit.text.tokenizer import CharTokenizer, SentencePieceTokenizer, Tokenizer, WordTokenizer, train_tokenizer
+from seqkit.training.loop import Outcome, Reporter, Trainer
 
-MODELS: dict[str, tuple[type, type]] = {
-    "transformer": (TransformerConfig, Transformer),
-    "seq2seq": (Seq2SeqConfig, Seq2Seq),
-}
-Model = Transformer | Seq2Seq
 TOKENIZER_SUFFIXES = (SentencePieceTokenizer.suffix, CharTokenizer.suffix, WordTokenizer.suffix)
-
-
-@dataclass(frozen=True, kw_only=True)
-class DataConfig:
-    """Where the sentence pairs are. A path may hold $VARIABLES; a relative one starts at the config file."""
-
-    train: list[str] = field(metadata={"help": "source and target file, or one .tsv; .gz and .xz are read too"})
-    valid: list[str] = field(metadata={"help": "the same, for validation"})
-    max_length: int = option(200, "training pairs with more tokens on a side are left out")
-
-
-@dataclass(frozen=True, kw_only=True)
-class TokenizerConfig:
-    """How text becomes tokens."""
-
-    kind: str = option("unigram", "subwords, words or characters", choices=("unigram", "bpe", "word", "char"))
-    vocab_size: int = option(8000, "most tokens, specials included")
-    shared: bool = option(True, "one vocabulary for both sides")
-    character_coverage: float = option(1.0, "share of the characters that subwords must cover")
-    source_bos: bool = option(False, "begin source sentences with the begin symbol")
-    source_eos: bool = option(True, "end source sentences with the end symbol, so that none is empty")
-    sampling: float = option(0.0, "subword sampling of the training data: alpha of Kudo 2018 (0.1 to 0.5); 0 for none")
-
-
-@dataclass(frozen=True, kw_only=True)
-class ValidationConfig:
-    """How the model is measured while it trains."""
-
-    bleu: bool = option(True, "translate the validation set and record its BLEU")
-    beam_size: int = option(1, "beam of that translation")
-
-
-@dataclass(frozen=True, kw_only=True)
-class TranslationConfig:
-    """Everything a translation run is made from: one table a part."""
-
-    data: DataConfig
-    tokenizer: TokenizerConfig
-    model: Any
-    training: TrainingConfig
-    validation: ValidationConfig
-    search: BeamOptions
-
-    @classmethod
-    def from_tables(cls, tables: dict[str, Any], *, where: str) -> TranslationConfig:
-        """The config of TOML tables.
-
-        Raises:
-            InputError: an unknown table or key, a wrong value, or no `model.kind`.
-        """
-        parts = {
-            "data": DataConfig, "tokenizer": TokenizerConfig, "training": TrainingConfig,
-            "validation": ValidationConfig, "search": BeamOptions,
-        }  # fmt: skip
-        tables = dict(tables)
-        if (task := tables.pop("task", "translation")) != "translation":
-            raise InputError(f"{where}: `task` must be translation, got {task!r}")
-        for name, table in tables.items():
-            if name not in (*parts, "model"):
-                raise InputError(
-                    f"{where}: `{name}` must be a known table{nearest(name, (*parts, 'model'))}, got another"
-                )
-            if not isinstance(table, dict):
-                raise InputError(f"{where}: `{name}` must be a table, got {table!r}")
-        model = dict(tables.pop("model", {}))
-        kind = model.pop("kind", None)
-        if kind not in MODELS:
-            allowed = ", ".join(MODELS)
-            raise InputError(
-                f"{where} [model]: `kind` must be one of {allowed}, got {kind!r}{nearest(str(kind), MODELS)}"
-            )
-        values: dict[str, Any] = {
-            name: from_table(part, tables.get(name, {}), where=f"{where} [{name}]") for name, part in parts.items()
-        }
-        return cls(model=from_table(MODELS[kind][0], model, where=f"{where} [model]"), **values)
-
-    def to_tables(self) -> dict[str, Any]:
-        """TOML tables with every default written out."""
-        kind = next(kind for kind, (config, _) in MODELS.items() if isinstance(self.model, config))
-        tables: dict[str, Any] = {"task": "translation"}
-        for name in ("data", "tokenizer", "model", "training", "validation", "search"):
-            tables[name] = to_table(getattr(self, name))
-        tables["model"] = {"kind": kind, **tables["model"]}
-        return tables
-
-
-@dataclass(frozen=True)
-class Translation:
-    """The n best translations of one line."""
-
-    hypotheses: list[Hypothesis]
-    texts: list[str]
-    source_pieces: list[str]
-    pieces: list[list[str]]
-
-
-class Translator:
-    """A model with the tokenizers of both sides: text in, text out.
-
-    A line's result never depends on the lines around it: `batch_tokens` and `batch_size` change speed alone.
-    """
-
-    def __init__(
-        self,
-        model: Model,
-        source: Tokenizer,
-        target: Tokenizer,
-        search: BeamOptions,
-        *,
-        source_bos: bool = False,
-        source_eos: bool = True,
-        folder: Path | None = None,
-    ) -> None:
-        self.model = model
-        self._source_start = [source.bos_id] if source_bos else []
-        self._source_end = [source.eos_id] if source_eos else []
-        self.source = source
-        self.target = target
-        self.search = search
-        self.folder = folder
-        self.models: list[Model] = [model]
-
-    @classmethod
-    def load(cls, folder: str | Path, *, device: str = "cpu") -> Translator:
-        """The translator of a run folder.
-
-        Raises:
-            InputError: the folder is not one of a translation run, or a file in it is damaged.
-        """
-        folder = Path(folder)
-        _check_device(device)
-        if not (folder / "config.toml").is_file():
-            raise InputError(f"{folder}: the model must be a run folder with a config.toml, got none")
-        config = TranslationConfig.from_tables(read_toml(folder / "config.toml"), where=str(folder / "config.toml"))
-        source, target = _load_tokenizers(folder, config.tokenizer.shared)
-        if not (folder / "model.safetensors").is_file():
-            raise InputError(
-                f"{folder}: the model must have been trained up to a validation, got no model.safetensors yet"
-            )
-        tensors, _ = load_tensors(folder / "model.safetensors")
-        model = build_model(config.model, source, target)
-        load_weights(model, tensors, where=str(folder / "model.safetensors"))
-        return cls.of(config, model.to(device).eval(), source, target, folder)
-
-    @classmethod
-    def of(
-        cls, config: TranslationConfig, model: Model, source: Tokenizer, target: Tokenizer, folder: Path
-    ) -> Translator:
-        """A translator as its config says."""
-        return cls(
-            model, source, target, config.search,
-            source_bos=config.tokenizer.source_bos, source_eos=config.tokenizer.source_eos, folder=folder,
-        )  # fmt: skip
-
-    def add_to_ensemble(self, other: Translator) -> None:
-        """Lets another model vote on every token (the mean of the probabilities).
-
-        Raises:
-            InputError: its tokens are not the same.
-        """
-        for mine, its in ((self.source, other.source), (self.target, other.target)):
-            if mine.pieces(range(mine.vocab_size)) != its.pieces(range(its.vocab_size)):
-                raise InputError(f"{other.folder}: the model must have the tokens of {self.folder} to vote, got others")
-        self.models.append(other.model)
-
-    @property
-    def max_positions(self) -> int:
-        """The most tokens that a side may have: without bound unless a model learned its positions."""
-        configs = [model.config for model in self.models]
-        return min(
-            (c.max_positions for c in configs if isinstance(c, TransformerConfig) and c.positions == "learned"),
-            default=sys.maxsize,
-        )
-
-    def encode(self, line: str) -> list[int]:
-        """The model's tokens of a source line, with the begin and end symbols that it was trained with."""
-        return self.framed(self.source.encode(line))
-
-    def framed(self, tokens: list[int]) -> list[int]:
-        """Source tokens between the symbols that the model was trained with."""
-        return [*self._source_start, *tokens, *self._source_end]
-
-    def translate(
-        self,
-        lines: Sequence[str],
-        options: BeamOptions | None = None,
-        *,
-        batch_tokens: int | None = 4096,
-        batch_size: int | None = None,
-        prefixes: Sequence[str] | None = None,
-    ) -> list[Translation]:
-        """The translations of the lines, in their order.
-
-        Args:
-            options: of the search; those of the run's config where none are given.
-            batch_tokens: padded source tokens translated at a time; `batch_size` counts sentences instead.
-            prefixes: text that each translation must begin with.
-        """
-        options = options or self.search
-        sources = [self.encode(line) for line in lines]
-        forced = [self.target.encode(prefix) for prefix in prefixes] if prefixes is not None else None
-        results: list[Translation | None] = [None] * len(sources)
-        if batch_size is not None:
-            batch_tokens = None
-        for model in self.models:
-            model.eval()
-        device = next(self.model.parameters()).device
-        for batch in source_batches(sources, batch_tokens=batch_tokens, batch_size=batch_size):
-            tokens, lengths = pad([sources[index] for index in batch], pad_id=self.source.pad_id)
-            limits = torch.tensor([min(options.step_limit(int(length)), self.max_positions) for length in lengths])
-            want = options.return_attention or options.coverage_penalty > 0
-            found = beam_search(
-                self.models, Source(tokens.to(device), lengths.to(device), want), options,
-                bos_id=self.target.bos_id, eos_id=self.target.eos_id, max_lengths=limits, source_lengths=lengths,
-                suppress=(self.target.pad_id, self.target.bos_id),
-                prefix=[forced[index] for index in batch] if forced is not None else None,
-            )  # fmt: skip
-            for index, hypotheses in zip(batch, found, strict=True):
-                results[index] = Translation(
-                    hypotheses=hypotheses,
-                    texts=[self.target.decode(hypothesis.tokens) for hypothesis in hypotheses],
-                    source_pieces=self.source.pieces(sources[index]),
-                    pieces=[self.target.pieces(hypothesis.tokens) for hypothesis in hypotheses],
-                )
-        return [result for result in results if result is not None]
-
-    @torch.no_grad()
-    def score(self, pairs: Sequence[tuple[str, str]], *, batch_tokens: int = 4096) -> list[list[float]]:
-        """The log-probability in nats of each target token (end symbol last) given its source, a list a pair."""
-        encoded = [(self.encode(source), self.target.encode(target)) for source, target in pairs]
-        results: list[list[float]] = [[] for _ in pairs]
-        self.model.eval()
-        device = next(self.model.parameters()).device
-        longest = [range(max(len(source), len(target) + 1)) for source, target in encoded]
-        for indices in source_batches(longest, batch_tokens=batch_tokens):
-            chosen_pairs = [encoded[index] for index in indices]
-            batch = Batch.of(
-                chosen_pairs, pad_id=self.target.pad_id, bos_id=self.target.bos_id, eos_id=self.target.eos_id
-            ).to(device)
-            logp = self.model(batch.source, batch.source_lengths, batch.target_in).float().log_softmax(dim=-1)
-            chosen = logp.gather(-1, batch.target_out[..., None])[..., 0]  # B T
-            for index, row, length in zip(indices, chosen.tolist(), batch.target_lengths.tolist(), strict=True):
-                results[index] = row[:length]
-        return results
-
-
-def _check_device(name: str) -> None:
-    """Raises an error unless this torch can use the device."""
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"--device: the device must be one that this torch can use, got `{name}`: {reason}") from None
-
-
-def build_model(config: Any, source: Tokenizer, target: Tokenizer) -> Model:
-    """The untrained model of a config for these vocabularies."""
-    for config_class, model_class in MODELS.values():
-        if isinstance(config, config_class):
-            model: Model = model_class(config, source_vocab_size=source.vocab_size, target_vocab_size=target.vocab_size)
-            return model
-    raise TypeError(f"no model family has the config {type(config).__name__}")
-
-
-def load_weights(model: nn.Module, tensors: dict[str, Tensor], *, where: str) -> None:
-    """Puts weights into a model.
-
-    Raises:
-        InputError: their names or shapes are not the model's.
-    """
-    try:
-        model.load_state_dict(tensors)
-    except RuntimeError:
-        raise InputError(
-            f"{where}: the weights must fit the model of its config.toml, got other names or shapes"
-        ) from None
 
 
 def train_translation(
@@ -390,7 +102,7 @@ def _training_batches(
 ) -> TokenBatches:
     """The training pairs as batches; pairs with an empty or too long side are left out, and how many is told."""
     encoded = [(translator.encode(source), translator.target.encode(target)) for source, target in pairs]
-    longest = config.data.max_length
+    longest = min(config.data.max_length, translator.max_positions)
     kept = [
         index for index, (source, target) in enumerate(encoded)
         if len(translator.framed([])) < len(source) <= longest and 0 < len(target) < longest
@@ -404,16 +116,17 @@ def _training_batches(
     sampled = None
     if alpha:
         source, target = translator.source, translator.target
-        if not (isinstance(source, SentencePieceTokenizer) and isinstance(target, SentencePieceTokenizer)):
-            raise InputError(f"tokenizer: `sampling` must be 0 for {config.tokenizer.kind} tokens, got {alpha}")
+        assert isinstance(source, SentencePieceTokenizer)
+        assert isinstance(target, SentencePieceTokenizer)
 
         def sampled(epoch: int, index: int) -> tuple[list[int], list[int]]:
             text = pairs[kept[index]]
             seed = (training.seed * 1_000_003 + epoch) * 1_000_003 + index
-            return (
+            drawn = (
                 translator.framed(source.encode_sampled(text[0], alpha=alpha, seed=2 * seed)),
                 target.encode_sampled(text[1], alpha=alpha, seed=2 * seed + 1),
             )
+            return drawn if max(len(drawn[0]), len(drawn[1]) + 1) <= longest else encoded[kept[index]]
 
     tokenizer = translator.target
     return TokenBatches(
@@ -430,8 +143,8 @@ def _resolved(data: DataConfig, base: Path) -> DataConfig:
             )
     return replace(
         data,
-        train=[resolve_path(path, base) for path in data.train],
-        valid=[resolve_path(path, base) for path in data.valid],
+        train=[os.path.abspath(resolve_path(path, base)) for path in data.train],
+        valid=[os.path.abspath(resolve_path(path, base)) for path in data.valid],
     )
 
 
@@ -488,11 +201,4 @@ def _tokenizers(
             train_tokenizer(
                 config.kind, lines, vocab_size=config.vocab_size, character_coverage=config.character_coverage
             ).save(folder / name)
-    return _load_tokenizers(folder, config.shared)
-
-
-def _load_tokenizers(folder: Path, shared: bool) -> tuple[Tokenizer, Tokenizer]:
-    if shared:
-        tokenizer = load_tokenizer(folder / "tokenizer")
-        return tokenizer, tokenizer
-    return load_tokenizer(folder / "source"), load_tokenizer(folder / "target")
+    return load_tokenizers(folder, config.shared)

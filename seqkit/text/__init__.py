@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from seqkit.text.batch import Batch, TokenBatches, length_mask, source_batches
+    from seqkit.text.batch import Batch, TokenBatches, length_batches, length_mask
     from seqkit.text.corpus import LineCorpus, ParallelCorpus
     from seqkit.text.tokenizer import (
         CharTokenizer,
@@ -25,7 +25,7 @@ _HOME = {
     "Batch": "batch",
     "TokenBatches": "batch",
     "length_mask": "batch",
-    "source_batches": "batch",
+    "length_batches": "batch",
     "LineCorpus": "corpus",
     "ParallelCorpus": "corpus",
     "CharTokenizer": "tokenizer",
@@ -47,9 +47,9 @@ __all__ = [
     "Tokenizer",
     "Vocab",
     "WordTokenizer",
+    "length_batches",
     "length_mask",
     "load_tokenizer",
-    "source_batches",
     "train_tokenizer",
 ]
 

@@ -217,8 +217,8 @@ def _cut(order: np.ndarray, widths: np.ndarray, *, batch_tokens: int) -> list[np
     return batches
 
 
-def source_batches(
-    sources: Sequence[Sequence[int]], *, batch_tokens: int | None = None, batch_size: int | None = None
+def length_batches(
+    lengths: Sequence[int], *, batch_tokens: int | None = None, batch_size: int | None = None
 ) -> list[list[int]]:
     """Index lists that cover the sources once, longest first, so that a batch too large for the memory fails at once.
 
@@ -230,11 +230,11 @@ def source_batches(
         InputError: neither or both bounds are given, or one is not positive.
     """
     if (batch_tokens is None) == (batch_size is None):
-        raise InputError("source_batches: one of batch_tokens and batch_size must be given, got both or neither")
+        raise InputError("length_batches: one of batch_tokens and batch_size must be given, got both or neither")
     bound = batch_tokens if batch_tokens is not None else batch_size
     if bound is None or bound < 1:
-        raise InputError(f"source_batches: batch size must be at least 1, got {bound}")
-    lengths = np.fromiter(map(len, sources), np.int64, len(sources))
-    order = np.argsort(-lengths, kind="stable")
-    widths = lengths[order] if batch_tokens is not None else np.ones_like(lengths)
+        raise InputError(f"length_batches: batch size must be at least 1, got {bound}")
+    tokens = np.asarray(lengths, dtype=np.int64)
+    order = np.argsort(-tokens, kind="stable")
+    widths = tokens[order] if batch_tokens is not None else np.ones_like(tokens)
     return [batch.tolist() for batch in _cut(order, widths, batch_tokens=bound)]

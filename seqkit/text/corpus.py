@@ -123,7 +123,7 @@ def _lines(path: str, max_chars: int | None) -> Iterator[tuple[str, str]]:
     name = "stdin" if path == "-" else path
     limit = -1 if max_chars is None else 4 * max_chars + len(BYTE_ORDER_MARK) + 2  # bytes: 4 a character, "\r\n"
     try:
-        with _open(path) as file:
+        with open_bytes(path) as file:
             for number in itertools.count(1):
                 raw = file.readline(limit)
                 if not raw:
@@ -136,7 +136,8 @@ def _lines(path: str, max_chars: int | None) -> Iterator[tuple[str, str]]:
         raise InputError(f"{name}: corpus must be a file that can be read, got {error.strerror or error}") from error
 
 
-def _open(path: str) -> contextlib.AbstractContextManager[IO[bytes]]:
+def open_bytes(path: str) -> contextlib.AbstractContextManager[IO[bytes]]:
+    """The bytes of a file, unpacked where its name ends in .gz or .xz; of stdin for `-`."""
     if path == "-":
         return contextlib.nullcontext(sys.stdin.buffer)  # read, not closed
     if path.endswith(".gz"):

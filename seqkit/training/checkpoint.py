@@ -1,7 +1,8 @@
 """Tensors on disk: safetensors files that are whole or not there, each with the checksum of its content.
 
-A file's header carries one entry, `seqkit`: JSON with the SHA-256 over the tensors and whatever the writer adds. One
-entry only, because safetensors does not fix the order of several and the same weights should give the same bytes.
+A file's header carries one entry, `seqkit`: JSON with a state that the writer adds, and the SHA-256 over tensors and
+state. One entry only, because safetensors does not fix the order of several, and the same weights should give the same
+bytes.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from seqkit.errors import InputError
 def save_tensors(path: Path, tensors: dict[str, Tensor], state: dict[str, Any] | None = None) -> None:
     """Writes named tensors and a JSON-able state to `path`, atomically."""
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    header = json.dumps({"sha256": _digest(tensors), "state": state or {}}, sort_keys=True)
+    header = json.dumps({"sha256": _digest(tensors, state or {}), "state": state or {}}, sort_keys=True)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, safetensors.torch.save(tensors, {"seqkit": header}))
 
@@ -49,9 +50,10 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         checksum, state = content["sha256"], content["state"]
     except (ValueError, KeyError, TypeError):
         checksum, state = None, {}  # the header itself is damaged
-    if checksum != _digest(tensors):
+    if checksum != _digest(tensors, state):
         raise InputError(
-            f"{path}: the checkpoint must have the checksum it was written with, got another: it is damaged"
+            f"{path}: the checkpoint must have the checksum it was written with, got another: the file is damaged; "
+            "take another checkpoint, or remove the folder and start anew"
         )
     return tensors, state
 
@@ -60,13 +62,15 @@ def average_checkpoints(paths: Iterable[Path]) -> dict[str, Tensor]:
     """The mean of the weights of several checkpoints, summed in float64 (Vaswani et al. 2017, section 6.1).
 
     Raises:
-        InputError: no checkpoint, or checkpoints whose tensors differ in name or shape.
+        InputError: no checkpoint, one that a training resumes from, or checkpoints whose tensors differ.
     """
     total: dict[str, Tensor] = {}
     first: dict[str, Tensor] = {}
     count = 0
     for path in paths:
-        tensors, _ = load_tensors(path)
+        tensors, state = load_tensors(path)
+        if "progress" in state:
+            raise InputError(f"{path}: the checkpoint must hold weights alone to be averaged, got one to resume from")
         if not first:
             first = tensors
             total = {name: torch.zeros_like(tensor, dtype=torch.float64) for name, tensor in tensors.items()}
@@ -82,8 +86,8 @@ def average_checkpoints(paths: Iterable[Path]) -> dict[str, Tensor]:
     return {name: (tensor / count).to(first[name].dtype) for name, tensor in total.items()}
 
 
-def _digest(tensors: dict[str, Tensor]) -> str:
-    digest = hashlib.sha256()
+def _digest(tensors: dict[str, Tensor], state: dict[str, Any]) -> str:
+    digest = hashlib.sha256(json.dumps(state, sort_keys=True).encode())
     for name in sorted(tensors):
         tensor = tensors[name]
         digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)};".encode())

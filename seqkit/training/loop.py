@@ -84,6 +84,16 @@ class TrainingConfig:
         ):
             if getattr(self, name) < 1:
                 raise InputError(f"training: `{name}` must be at least 1, got {getattr(self, name)}")
+        for name in (
+            "max_epochs", "max_steps", "warmup", "minimum_rate", "weight_decay", "clip_norm", "validate_every",
+            "patience", "average", "seed", "epsilon",
+        ):  # fmt: skip
+            if not 0 <= getattr(self, name) < math.inf:
+                raise InputError(f"training: `{name}` must be at least 0, got {getattr(self, name)}")
+        if not 0.0 <= self.beta1 < 1.0 or not 0.0 <= self.beta2 < 1.0:
+            raise InputError(f"training: `beta1` and `beta2` must be in [0, 1), got {self.beta1} and {self.beta2}")
+        if not 0.0 < self.learning_rate < math.inf:
+            raise InputError(f"training: `learning_rate` must be above 0, got {self.learning_rate}")
         if self.max_epochs < 1 and self.max_steps < 1:
             raise InputError("training: `max_epochs` or `max_steps` must be at least 1, got neither")
         if not 0.0 <= self.label_smoothing < 1.0 or not 0.0 <= self.ema_decay < 1.0:
@@ -145,9 +155,14 @@ class Outcome:
     best_step: int
     best_value: float | None
 
+    @property
+    def signal(self) -> signal.Signals | None:
+        """The signal that ended the training, if one did."""
+        return signal.Signals.__members__.get(self.reason)
+
 
 class Trainer:
-    """Trains `model` on `batches` in `folder`.
+    """Trains `model` on `batches` in `folder`. On the CPU the process then keeps freed memory (see `allocator`).
 
     Args:
         loss: gives the summed loss of a batch and the number of items summed over.
@@ -189,7 +204,11 @@ class Trainer:
             config.schedule, peak=config.learning_rate, warmup=config.warmup, total=self._total_steps(),
             minimum=config.minimum_rate, patience=config.plateau_patience,
         )  # fmt: skip
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.precision == "fp16")
+        # The loss is a sum over a batch, so the scale starts lower than for a mean.
+        self.scaler = torch.amp.GradScaler(
+            self.device.type, init_scale=2.0 ** (16 - math.ceil(math.log2(config.batch_tokens))),
+            enabled=config.precision == "fp16",
+        )  # fmt: skip
         self.average: dict[str, Tensor] = {}
         if config.ema_decay:
             self.average = {name: parameter.detach().clone() for name, parameter in self.parameters.items()}
@@ -210,7 +229,12 @@ class Trainer:
             self._load()
             self.report.note(f"resuming from step {self.progress.step}")
         self.folder.mkdir(parents=True, exist_ok=True)
-        metrics = Metrics(self.folder, resume_step=self.progress.step, tensorboard=self.config.tensorboard)
+        for left_over in (*self.folder.glob(".*.tmp"), *self.folder.glob("checkpoints/.*.tmp")):
+            left_over.unlink()  # half-written when an earlier process was killed
+        metrics = Metrics(
+            self.folder, resume_step=self.progress.step, validated_step=self.progress.validated_step,
+            tensorboard=self.config.tensorboard,
+        )  # fmt: skip
         try:
             with self._signals():
                 return self._train(metrics)
@@ -218,40 +242,42 @@ class Trainer:
             metrics.close()
 
     def _train(self, metrics: Metrics) -> Outcome:
-        config, progress = self.config, self.progress
-        reason = "finished"
+        progress = self.progress
         started = (time.time() - progress.wall_seconds, time.process_time() - progress.cpu_seconds)
         self.model.train()
-        finished = self._done() or self._stale()
-        while not finished:
-            micro_batches = iter(self.batches)
-            while group := list(itertools.islice(micro_batches, config.accumulate)):
-                rate, norm = self._update(group)
-                progress.wall_seconds, progress.cpu_seconds = time.time() - started[0], time.process_time() - started[1]
-                self.report.progress(progress.step, self.schedule.total)
-                if progress.step % config.log_every == 0:
-                    metrics.write(record := self._training_record(rate, norm))
-                    self.report.record(record)
-                if config.validate_every and progress.step % config.validate_every == 0:
-                    self._validate(metrics)
-                if self.signal is not None or self._done() or self._stale():
-                    break
-                if progress.step % config.checkpoint_every == 0:
-                    self._save()
-            else:
-                progress.epoch += 1
-                if not config.validate_every:
-                    self._validate(metrics)
-            if self.signal is not None:
-                self._save()
-                return Outcome(self.signal.name, progress.step, progress.best_step, progress.best_value)
-            if self._stale():
-                reason = "early"
-            finished = self._done() or self._stale()
+        while not (self._done() or self._stale() or self.signal):
+            self._epoch(metrics, started)
+        if self.signal is not None:
+            self._save()
+            return Outcome(self.signal.name, progress.step, progress.best_step, progress.best_value)
         if progress.validated_step != progress.step:
             self._validate(metrics)
-        self._finish()
+        self._finish(metrics)
+        reason = "early" if self._stale() and not self._done() else "finished"
         return Outcome(reason, progress.step, progress.best_step, progress.best_value)
+
+    def _epoch(self, metrics: Metrics, started: tuple[float, float]) -> None:
+        """The rest of the present epoch, or as much of it as the training has left."""
+        config, progress = self.config, self.progress
+        batches = iter(self.batches)
+        # Never asks for a batch beyond the last: that moves the batches to the next epoch before this one is counted.
+        while left := len(self.batches) - self.batches.state_dict()["position"]:
+            rate, norm = self._update(list(itertools.islice(batches, min(config.accumulate, left))))
+            progress.wall_seconds, progress.cpu_seconds = time.time() - started[0], time.process_time() - started[1]
+            self.report.progress(progress.step, self.schedule.total)
+            if progress.step % config.log_every == 0:
+                metrics.write(record := self._training_record(rate, norm))
+                self.report.record(record)
+            if config.validate_every and progress.step % config.validate_every == 0:
+                self._validate(metrics)
+            if self.signal is not None or self._done() or self._stale():
+                return
+            if progress.step % config.checkpoint_every == 0:
+                self._save()
+        next(batches, None)
+        progress.epoch += 1
+        if not config.validate_every:
+            self._validate(metrics)
 
     def _update(self, group: list[Any]) -> tuple[float, float]:
         """One update of the weights from the batches of a group; gives the learning rate and the gradient's norm."""
@@ -283,12 +309,13 @@ class Trainer:
             progress.window_loss += total
             progress.window_items += items
         else:
-            progress.bad_steps += 1
             progress.skipped += 1
+            overflow = math.isfinite(total) and self.scaler.is_enabled() and self.scaler.get_scale() > 1.0
+            progress.bad_steps += not overflow  # the scaler halves its scale and the next update is a new try
             if progress.bad_steps >= config.max_bad_steps:
                 raise InputError(
                     f"training: the loss must stay finite, got {progress.bad_steps} updates in a row that are not, "
-                    f"up to step {progress.step}; lower `learning_rate` or raise `warmup` (the last checkpoint is kept)"
+                    f"up to step {progress.step}; start anew with a lower `learning_rate` or a longer `warmup`"
                 )
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
@@ -298,13 +325,12 @@ class Trainer:
     def _validate(self, metrics: Metrics) -> None:
         """Measures the weights, keeps them on disk, and decides whether they are the best."""
         config, progress = self.config, self.progress
-        with self._averaged_weights():
-            self.model.eval()
-            with torch.no_grad():
-                figures = self.validate(self.model)
-            self.model.train()
+        with self._weights(self.average):
+            figures = self._figures()
             weights = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
         value = -figures["loss"] if config.metric == "loss" else figures[config.metric]
+        if not math.isfinite(value):
+            value = -math.inf
         progress.validated_step = progress.step
         self.schedule.observe(value)
         save_tensors(self._checkpoint(progress.step), weights, {"step": progress.step, **figures})
@@ -331,20 +357,40 @@ class Trainer:
         progress = self.progress
         record = {
             "kind": "train", "step": progress.step, "epoch": progress.epoch,
-            "loss": progress.window_loss / max(progress.window_items, 1), "learning_rate": rate, "gradient_norm": norm,
+            "loss": progress.window_loss / progress.window_items if progress.window_items else math.nan,
+            "learning_rate": rate, "gradient_norm": norm,
             "items_per_second": round(progress.window_items / progress.window_seconds), "skipped": progress.skipped,
             "seconds": round(progress.wall_seconds, 1), "cpu_seconds": round(progress.cpu_seconds, 1),
         }  # fmt: skip
         progress.window_loss, progress.window_items, progress.window_seconds = 0.0, 0, 0.0
         return record
 
-    def _finish(self) -> None:
+    def _figures(self) -> dict[str, float]:
+        """What `validate` says of the model as it is now."""
+        self.model.eval()
+        with torch.no_grad():
+            figures = self.validate(self.model)
+        self.model.train()
+        return figures
+
+    def _finish(self, metrics: Metrics) -> None:
         """Leaves the weights that were asked for as `model.safetensors`."""
-        if self.config.average:
-            best = sorted(self.progress.kept, key=lambda item: -item[1])[: self.config.average]
-            paths = [self._checkpoint(step) for step, _ in sorted(best)]
-            save_tensors(self.folder / "model.safetensors", average_checkpoints(paths))
         self._save()
+        if not self.config.average:
+            return
+        best = sorted(self.progress.kept, key=lambda item: -item[1])[: self.config.average]
+        if len(best) < self.config.average:
+            self.report.note(f"there are {len(best)} checkpoints to average, not {self.config.average}")
+        mean = average_checkpoints([self._checkpoint(step) for step, _ in sorted(best)])
+        save_tensors(self.folder / "model.safetensors", mean)
+        with self._weights({name: mean[name].to(self.device) for name in self.parameters}):
+            figures = self._figures()
+        record = {
+            "kind": "average", "step": self.progress.step, "epoch": self.progress.epoch, **figures,
+            "averaged_steps": sorted(step for step, _ in best), "seconds": round(self.progress.wall_seconds, 1),
+        }  # fmt: skip
+        metrics.write(record)
+        self.report.record(record)
 
     def _done(self) -> bool:
         config = self.config
@@ -371,13 +417,10 @@ class Trainer:
                 path.unlink()
 
     @contextlib.contextmanager
-    def _averaged_weights(self) -> Iterator[None]:
-        """The moving average in place of the weights, for as long as the block lasts."""
-        if not self.average:
-            yield
-            return
-        trained = {name: self.parameters[name].detach().clone() for name in self.average}
-        self._copy_weights(self.average)
+    def _weights(self, others: dict[str, Tensor]) -> Iterator[None]:
+        """Other weights in place of the trained ones, for as long as the block lasts; none is no change."""
+        trained = {name: self.parameters[name].detach().clone() for name in others}
+        self._copy_weights(others)
         try:
             yield
         finally:
@@ -402,6 +445,7 @@ class Trainer:
             "batches": self.batches.state_dict(),
             "schedule": self.schedule.state_dict(),
             "scaler": self.scaler.state_dict(),
+            "threads": torch.get_num_threads(),
         }
         save_tensors(self.latest, tensors, state)
 
@@ -432,6 +476,11 @@ class Trainer:
         self.schedule.load_state_dict(state["schedule"])
         if self.scaler.is_enabled():
             self.scaler.load_state_dict(state["scaler"])
+        if self.device.type == "cpu" and state["threads"] != torch.get_num_threads():
+            self.report.note(
+                f"the run had {state['threads']} threads and has {torch.get_num_threads()} now: it goes on, but "
+                "not bit for bit, since sums are rounded in another order"
+            )
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:
@@ -442,8 +491,7 @@ class Trainer:
         before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
         def note(number: int, _frame: object) -> None:
-            self.signal = signal.Signals(number)
-            self.report.note(f"{self.signal.name}: saving after this step; again to stop at once")
+            self.signal = signal.Signals(number)  # printing here could interrupt a print
             for each, handler in before.items():
                 signal.signal(each, handler)
 
@@ -459,6 +507,6 @@ class Trainer:
 def _device(name: str) -> str:
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise InputError(f"training: `device` must be one that this torch has, got `{name}` without CUDA")
+    if name != "cpu" and not (name.startswith("cuda") and torch.cuda.is_available()):
+        raise InputError(f"training: `device` must be auto, cpu, or cuda where torch has one, got `{name}`")
     return name

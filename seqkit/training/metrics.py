@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +12,17 @@ from seqkit.errors import InputError
 
 
 class Metrics:
-    """Appends records, each with its `step`, and forgets those after the step that a training resumes from.
+    """Appends records, each with its `kind` and `step`; forgets those that a resumed training will write again.
 
     Raises:
         InputError: TensorBoard is asked for and not installed.
     """
 
-    def __init__(self, folder: Path, *, resume_step: int, tensorboard: bool = False) -> None:
+    def __init__(
+        self, folder: Path, *, resume_step: int, validated_step: int | None = None, tensorboard: bool = False
+    ) -> None:
         self.path = folder / "metrics.jsonl"
-        self._forget_after(resume_step)
+        self._forget_after(resume_step, resume_step if validated_step is None else validated_step)
         self._file = self.path.open("a", encoding="utf-8")
         self._board: Any = None
         if tensorboard:
@@ -34,7 +37,11 @@ class Metrics:
 
     def write(self, record: dict[str, Any]) -> None:
         """Appends one record and brings it to the file."""
-        self._file.write(json.dumps(record) + "\n")
+        finite = {
+            name: None if isinstance(value, float) and not math.isfinite(value) else value
+            for name, value in record.items()
+        }  # JSON has no NaN
+        self._file.write(json.dumps(finite) + "\n")
         self._file.flush()
         if self._board is not None:
             for name, value in record.items():
@@ -47,7 +54,7 @@ class Metrics:
         if self._board is not None:
             self._board.close()
 
-    def _forget_after(self, step: int) -> None:
+    def _forget_after(self, step: int, validated_step: int) -> None:
         if not self.path.exists():
             return
         kept = []
@@ -56,6 +63,6 @@ class Metrics:
                 record = json.loads(line)
             except json.JSONDecodeError:  # a line that a crash cut short
                 continue
-            if record["step"] <= step:
+            if record["step"] <= (step if record["kind"] == "train" else validated_step):
                 kept.append(line + "\n")
         write_atomically(self.path, "".join(kept).encode())

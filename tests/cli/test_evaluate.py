@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import sacrebleu
 
-from seqkit.tasks.translation import Translator
+from seqkit.tasks.translator import Translator
 
 
 @pytest.fixture

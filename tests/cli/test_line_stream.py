@@ -1,6 +1,5 @@
 import contextlib
 import io
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,7 @@ import pytest
 from seqkit.cli.line_stream import Answer, open_output, translated_lines
 from seqkit.decode.options import BeamOptions
 from seqkit.errors import InputError
-from seqkit.tasks.translation import Translator
+from seqkit.tasks.translator import Translator
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +74,7 @@ def test_an_error_of_the_reader_is_raised_here(translator: Translator, monkeypat
             raise OSError("the disk is gone")
 
     with open(__file__, "rb", buffering=0) as raw, Broken(raw) as stream:
-        monkeypatch.setattr(sys, "stdin", type("Stdin", (), {"buffer": stream}))
+        monkeypatch.setattr("seqkit.cli.line_stream._open_input", lambda path: stream)
         with pytest.raises(OSError, match="the disk is gone"):
             answers(translator, Path("-"))
 

@@ -19,12 +19,14 @@ class Terminal(io.StringIO):
 
 
 def test_a_pipe_gets_plain_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    figures = {name: VALID[name] for name in ("step", "epoch", "loss", "perplexity", "seconds")}
     report = TrainingReport()
     report.progress(1, 100)
     report.record(TRAIN)
     report.record({**TRAIN, "skipped": 3})
     report.record({**VALID, "bleu": 31.25})
     report.record({**VALID, "best_step": 10})
+    report.record({"kind": "average", **figures, "averaged_steps": [30, 40]})
     report.note("hello")
     report.close()
     out, err = capsys.readouterr()
@@ -34,7 +36,8 @@ def test_a_pipe_gets_plain_lines(capsys: pytest.CaptureFixture[str]) -> None:
     assert lines[1] == lines[0] + "  3 updates skipped"
     assert lines[2] == "validation at step 50: loss 1.5000  perplexity 4.48  bleu 31.25  after 12 s  (best)"
     assert lines[3] == "validation at step 50: loss 1.5000  perplexity 4.48  after 12 s"
-    assert lines[4] == "hello"
+    assert lines[4] == "mean of 2 checkpoints at step 50: loss 1.5000  perplexity 4.48  after 12 s"
+    assert lines[5] == "hello"
     assert "\r" not in err
 
 

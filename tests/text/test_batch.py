@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from seqkit.errors import InputError
-from seqkit.text.batch import Batch, TokenBatches, length_mask, source_batches
+from seqkit.text.batch import Batch, TokenBatches, length_batches, length_mask
 
 Pairs = list[tuple[list[int], list[int]]]
 SPECIALS = {"pad_id": 0, "bos_id": 2, "eos_id": 3}
@@ -161,20 +161,20 @@ def test_token_batches_plan_200k_pairs_without_a_wait() -> None:
     assert n > 500
 
 
-def test_source_batches_cover_once_longest_first() -> None:
+def test_length_batches_cover_once_longest_first() -> None:
     sources = [[4] * length for length in (3, 1, 9, 0, 3, 2, 40)]
-    groups = source_batches(sources, batch_tokens=12)
+    groups = length_batches(list(map(len, sources)), batch_tokens=12)
     assert groups == [[6], [2], [0, 4, 5, 1], [3]]
     for group in groups:
         assert len(group) == 1 or len(group) * max(len(sources[index]) for index in group) <= 12
-    assert source_batches(sources, batch_size=3) == [[6, 2, 0], [4, 5, 1], [3]]
-    assert source_batches([], batch_size=3) == []
+    assert length_batches(list(map(len, sources)), batch_size=3) == [[6, 2, 0], [4, 5, 1], [3]]
+    assert length_batches([], batch_size=3) == []
 
 
-def test_source_batches_want_one_bound() -> None:
+def test_length_batches_want_one_bound() -> None:
     with pytest.raises(InputError, match="one of batch_tokens and batch_size"):
-        source_batches([[1]])
+        length_batches([1])
     with pytest.raises(InputError, match="one of batch_tokens and batch_size"):
-        source_batches([[1]], batch_tokens=1, batch_size=1)
+        length_batches([1], batch_tokens=1, batch_size=1)
     with pytest.raises(InputError, match="at least 1, got 0"):
-        source_batches([[1]], batch_size=0)
+        length_batches([1], batch_size=0)

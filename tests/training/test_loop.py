@@ -29,10 +29,12 @@ class Points:
 
     def __iter__(self) -> Any:
         while self.position < self.n_batches:
-            generator = torch.Generator().manual_seed(1000 * self.epoch + self.position)
             self.position += 1
-            yield torch.randn(8, 4, generator=generator)
+            yield self.batch(self.epoch, self.position - 1)
         self.epoch, self.position = self.epoch + 1, 0
+
+    def batch(self, epoch: int, position: int) -> Tensor:
+        return torch.randn(8, 4, generator=torch.Generator().manual_seed(1000 * epoch + position))
 
     def state_dict(self) -> dict[str, int]:
         return {"epoch": self.epoch, "position": self.position}
@@ -132,15 +134,11 @@ def test_accumulated_batches_equal_one_large_batch(tmp_path: Path) -> None:
     def run(folder: Path, batches: list[Tensor], accumulate: int) -> Tensor:
         torch.manual_seed(0)
         points = Points(len(batches))
-        points.__class__ = type("Given", (Points,), {"__iter__": lambda self: iter_once(self, batches)})
+        points.batch = lambda epoch, position: batches[position]  # type: ignore[method-assign]
         config = TrainingConfig(max_epochs=1, accumulate=accumulate, learning_rate=0.1, warmup=0, schedule="constant")
         made = Trainer(nn.Linear(4, 4), points, plain, config, folder, validate=validation_loss, report=Silent())
         made.run()
         return made.model.weight.detach()  # type: ignore[return-value]
-
-    def iter_once(points: Points, batches: list[Tensor]) -> Any:
-        yield from batches
-        points.epoch += 1
 
     x = torch.randn(12, 4, generator=torch.Generator().manual_seed(3))
     together = run(tmp_path / "one", [x], 1)
@@ -195,6 +193,62 @@ def test_a_signal_saves_and_the_resumed_run_ends_alike(tmp_path: Path, number: s
     assert same[0] == same[1]
 
 
+@pytest.mark.parametrize("stop", range(1, 13))
+def test_a_signal_at_any_step_of_accumulated_batches_changes_nothing(tmp_path: Path, stop: int) -> None:
+    """Ten batches in groups of three: the last group of an epoch is short."""
+    settings: dict[str, Any] = {"accumulate": 3, "checkpoint_every": 1000}
+    trainer(tmp_path / "whole", **settings).run()
+    run = trainer(tmp_path / "cut", **settings)
+    update = run._update
+
+    def stopping(group: list[Any]) -> tuple[float, float]:
+        result = update(group)
+        if run.progress.step == stop:
+            run.signal = signal.SIGTERM
+        return result
+
+    run._update = stopping  # type: ignore[method-assign]
+    run.run()
+    resumed = trainer(tmp_path / "cut", **settings)
+    assert resumed.run(resume=True).step == 12
+    same = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "cut")]
+    assert same[0] == same[1]
+
+
+def test_a_validation_that_is_nan_is_never_the_best(tmp_path: Path) -> None:
+    losses = iter([math.nan, 2.0, math.nan, 1.0])
+    run = trainer(tmp_path, validate=lambda _: {"loss": next(losses)}, max_epochs=4, keep_best=2, average=2)
+    losses_of_average = iter([0.5])
+    run.validate = lambda _: {"loss": next(losses, None) or next(losses_of_average)}
+    assert run.run().best_step == 40
+    records = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    valid = [record for record in records if record["kind"] == "valid"]
+    assert [record["loss"] for record in valid] == [None, 2.0, None, 1.0]
+    (average,) = [record for record in records if record["kind"] == "average"]
+    assert average["averaged_steps"] == [20, 40]
+    assert average["loss"] == 0.5
+
+
+def test_half_precision_does_not_call_an_overflow_a_bad_step(tmp_path: Path) -> None:
+    run = trainer(tmp_path, precision="fp16", batch_tokens=1, max_bad_steps=1)
+    run.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**120)
+    assert run.run().reason == "finished"
+    assert run.progress.skipped > 1
+
+
+def test_other_threads_are_told(tmp_path: Path) -> None:
+    trainer(tmp_path, max_epochs=1).run()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(threads + 1)
+    try:
+        run = trainer(tmp_path, max_epochs=1)
+        run.run(resume=True)
+    finally:
+        torch.set_num_threads(threads)
+    assert isinstance(run.report, Silent)
+    assert any("threads" in note for note in run.report.notes)
+
+
 def test_early_stopping_keeps_the_best_weights(tmp_path: Path) -> None:
     losses = iter([3.0, 1.0, 2.0, 2.5, 0.5])
     run = trainer(tmp_path, validate=lambda _: {"loss": next(losses)}, max_epochs=9, patience=2)
@@ -228,6 +282,10 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
         ({"max_epochs": 0}, "`max_epochs` or `max_steps` must be at least 1"),
         ({"average": 3}, "`average` must be at most `keep_best`"),
         ({"ema_decay": 1.0}, "must be in"),
+        ({"patience": -1}, "`patience` must be at least 0"),
+        ({"clip_norm": -1.0}, "`clip_norm` must be at least 0"),
+        ({"beta1": 2.0}, "`beta1` and `beta2` must be in"),
+        ({"learning_rate": 0.0}, "`learning_rate` must be above 0"),
     ],
 )
 def test_a_config_that_makes_no_sense_is_refused(changes: dict[str, Any], sentence: str) -> None:

@@ -10,7 +10,8 @@ from seqkit.decode.options import BeamOptions
 from seqkit.errors import InputError
 from seqkit.models.ctranslate2 import export_ctranslate2, import_ctranslate2
 from seqkit.models.transformer import Transformer
-from seqkit.tasks.translation import DataConfig, TokenizerConfig, TranslationConfig, Translator, ValidationConfig
+from seqkit.tasks.translation_config import DataConfig, TokenizerConfig, TranslationConfig, ValidationConfig
+from seqkit.tasks.translator import Translator
 from seqkit.text.tokenizer import CharTokenizer, Tokenizer, WordTokenizer
 from seqkit.text.vocab import Vocab
 from seqkit.training.checkpoint import save_tensors
@@ -60,7 +61,7 @@ def export_run(folder: Path, output: Path) -> None:
         raise InputError(f"{folder}: the model must be a transformer to be exported, got another")
     export_ctranslate2(
         translator.model, output, source_tokens=_tokens(translator.source), target_tokens=_tokens(translator.target),
-        source_eos=translator.framed([]) == [translator.source.eos_id],
+        source_bos=translator.source_bos, source_eos=translator.source_eos,
     )  # fmt: skip
     if translator.source is translator.target:
         translator.source.save(output / "tokenizer")

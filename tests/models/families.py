@@ -17,6 +17,7 @@ TRANSFORMERS = {
     "learned": TransformerConfig(
         **SMALL, positions="learned", max_positions=40, tied_embeddings="none", output_bias=True
     ),
+    "eight-heads": TransformerConfig(**(SMALL | {"n_heads": 8})),
     "untied": TransformerConfig(**(SMALL | {"encoder_layers": 1}), tied_embeddings="decoder", scale_embeddings=False),
 }
 RECURRENTS = {

@@ -64,11 +64,32 @@ def test_bits_do_not_depend_on_the_batch(name: str) -> None:
     for row, length in enumerate(lengths.tolist()):
         alone = model(source[row, None, :length], lengths[row, None], target[row, None])
         assert torch.equal(alone[0], together[row])
-    state = model.start(Source(source, lengths))
-    steps = model.step(target[:, :1], state).logits
+    beams = target[:, :5]  # five hypotheses a sentence
+    state = model.reorder(
+        model.start(Source(source, lengths, want_attention=True)), torch.zeros(3, 5, dtype=torch.long)
+    )
+    steps = model.step(beams, state)
     for row, length in enumerate(lengths.tolist()):
-        single = model.start(Source(source[row, None, :length], lengths[row, None]))
-        assert torch.equal(model.step(target[row, None, :1], single).logits[0], steps[row])
+        single = model.start(Source(source[row, None, :length], lengths[row, None], want_attention=True))
+        for beam in range(5):
+            alone = model.step(beams[row, None, beam, None], single)
+            assert torch.equal(alone.logits[0, 0], steps.logits[row, beam])
+            assert alone.attention is not None
+            assert steps.attention is not None
+            assert torch.equal(alone.attention[0, 0], steps.attention[row, beam, :length])
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("precision", [torch.bfloat16, torch.float16])
+def test_half_precision_trains(name: str, precision: torch.dtype) -> None:
+    model = build(FAMILIES[name])
+    source, lengths, target = batch()
+    whole = cross_entropy(model(source, lengths, target), target, pad_id=0)
+    with torch.autocast("cpu", precision):
+        half = cross_entropy(model(source, lengths, target), target, pad_id=0)
+    half.backward()  # type: ignore[no-untyped-call]
+    torch.testing.assert_close(half, whole, rtol=0.02, atol=0.0)
+    assert all(torch.isfinite(parameter.grad).all() for parameter in model.parameters() if parameter.grad is not None)
 
 
 @pytest.mark.parametrize("name", FAMILIES)

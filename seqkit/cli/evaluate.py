@@ -44,11 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
     options = with_flags(translator.search, arguments)
     warn_if_not_built()
     sources, references = [source for source, _ in pairs], [[target for _, target in pairs]]
-    # As `translate` does, a line without text is not given to the model.
-    filled = [index for index, source in enumerate(sources) if source.strip()]
-    outputs = [""] * len(sources)
-    for index, found in zip(filled, translator.translate([sources[index] for index in filled], options), strict=True):
-        outputs[index] = found.texts[0]
+    outputs = [translation.texts[0] for translation in translator.translate(sources, options)]
     if arguments.output:
         write_atomically(arguments.output, "".join(line.replace("\n", " ") + "\n" for line in outputs).encode())
     scores = [metric(outputs, references) for metric in (bleu, chrf, ter)]

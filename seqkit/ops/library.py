@@ -94,6 +94,11 @@ def _why_not(op: str, device: str) -> str:
     return f"there is no {device} kernel yet"
 
 
+def _check_choice() -> None:
+    if _choice not in CHOICES:
+        raise InputError(f"SEQKIT_BACKEND: the backend must be one of {', '.join(CHOICES)}, got {_choice!r}")
+
+
 def backend(op: str, device: torch.device | str = "cpu") -> str:
     """`native` or `reference`: what `op` runs for a tensor on `device` that its kernel covers (see `status`).
 
@@ -101,8 +106,7 @@ def backend(op: str, device: torch.device | str = "cpu") -> str:
         InputError: the choice is `native` and the kernel is not built, or the choice is none of `CHOICES`.
     """
     kind = device.split(":")[0] if isinstance(device, str) else device.type
-    if _choice not in CHOICES:
-        raise InputError(f"SEQKIT_BACKEND: the backend must be one of {', '.join(CHOICES)}, got {_choice!r}")
+    _check_choice()
     if _choice == "reference":
         return "reference"
     if (op, kind) in _native:
@@ -142,7 +146,12 @@ def use_backend(choice: str) -> Iterator[None]:
 
 
 def status() -> list[Status]:
-    """One line per operator and device, the CUDA device only where torch has one."""
+    """One line per operator and device, the CUDA device only where torch has one.
+
+    Raises:
+        InputError: the choice is none of `CHOICES`.
+    """
+    _check_choice()
     lines = []
     for op, (_, covers) in OPERATORS.items():
         for device in DEVICES if torch.cuda.is_available() else DEVICES[:1]:

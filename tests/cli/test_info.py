@@ -37,6 +37,13 @@ def test_info_says_that_references_were_asked_for(seqkit: Any) -> None:
     assert {row[0] for row in rows if row[3] == "SEQKIT_BACKEND is `reference`"} == built
 
 
+def test_info_refuses_a_back_end_that_there_is_not(seqkit: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(library, "_choice", "quick")
+    ran = seqkit("info")
+    assert (ran.code, ran.out) == (2, b"")
+    assert "SEQKIT_BACKEND: the backend must be one of auto, native, reference, got 'quick'" in ran.err
+
+
 def test_info_says_why_nothing_is_built(seqkit: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(library, "_native", frozenset())
     monkeypatch.setattr(library, "_missing", "no compiler was found")

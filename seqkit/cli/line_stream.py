@@ -129,6 +129,8 @@ def _split(stream: IO[bytes], max_bytes: int) -> Iterator[bytes | None]:
 
 def _open_input(path: str) -> contextlib.AbstractContextManager[IO[bytes]]:
     if path == "-":
+        if sys.stdin is None:  # `<&-` in a shell
+            raise InputError("stdin: the input must be open, got a closed one")
         return open(sys.stdin.fileno(), "rb", closefd=False)
     try:
         return open_bytes(path)

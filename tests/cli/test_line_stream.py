@@ -79,6 +79,12 @@ def test_an_error_of_the_reader_is_raised_here(translator: Translator, monkeypat
             answers(translator, Path("-"))
 
 
+def test_a_closed_stdin_is_told(translator: Translator, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", None)
+    with pytest.raises(InputError, match="stdin: the input must be open, got a closed one"):
+        answers(translator, Path("-"))
+
+
 def test_a_missing_file_is_named(translator: Translator, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="none: the input must be a readable file, got: No such file or directory"):
         answers(translator, tmp_path / "none")

@@ -83,21 +83,20 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _text_lines(answer: Answer, options: BeamOptions) -> str:
-    """The output of one input line: one line, or one for each of the n best."""
+    """The output of one input line: one line, or one for each of the n best; always the same fields."""
     translation = answer.translation
-    if translation is None:
-        return "\n" if options.n_best == 1 else f"{answer.number - 1} |||  ||| \n"
+    rows: list[tuple[str, str, str]] = [("", "", "")]  # text, score, alignment
+    if translation is not None:
+        rows = [
+            (_one_line(text), f"{hypothesis.score:.6f}", _pharaoh(hypothesis.attention, translation.source_pieces))
+            for hypothesis, text in zip(translation.hypotheses, translation.texts, strict=True)
+        ]
     lines = []
-    for index, (hypothesis, text) in enumerate(zip(translation.hypotheses, translation.texts, strict=True)):
-        line = _one_line(text)
-        if options.n_best > 1:
-            line = f"{answer.number - 1} ||| {line} ||| {hypothesis.score:.6f}"
+    for text, score, alignment in rows:
+        fields = [f"{answer.number - 1}", text, score] if options.n_best > 1 else [text]
         if options.return_attention:
-            pairs = " ".join(
-                f"{source}-{target}" for source, target in _alignment(translation.hypotheses[index].attention)
-            )
-            line = f"{line} ||| {pairs}"
-        lines.append(line + "\n")
+            fields.append(alignment)
+        lines.append(" ||| ".join(fields) + "\n")
     return "".join(lines)
 
 
@@ -123,6 +122,12 @@ def _alignment(attention: Any) -> list[tuple[int, int]]:
     return (
         [] if attention is None else [(int(source), target) for target, source in enumerate(attention.argmax(dim=-1))]
     )
+
+
+def _pharaoh(attention: Any, source_pieces: list[str]) -> str:
+    """The alignment as `source-target` pairs, those with the begin or end symbol left out."""
+    pairs = _alignment(attention)
+    return " ".join(f"{source}-{target}" for source, target in pairs if source_pieces[source] not in ("<s>", "</s>"))
 
 
 def _one_line(text: str) -> str:

@@ -141,12 +141,13 @@ def test_nbest_lines_hold_number_text_and_score(translate: Any) -> None:
         assert all(score < 0 for score in scores)
 
 
-def test_alignments_have_a_pair_for_each_target_token(translate: Any) -> None:
+def test_alignments_have_at_most_a_pair_for_each_target_token(translate: Any) -> None:
     for line, plain in zip(translate("--alignments").lines, translate().lines, strict=True):
         text, pairs = line.split(" ||| ")
         assert text == plain
         targets = [int(pair.split("-")[1]) for pair in pairs.split()]
-        assert targets == list(range(len(text)))
+        assert targets == sorted(set(targets))  # those that look at the end symbol have no pair
+        assert set(targets) <= set(range(len(text)))
 
 
 def test_output_goes_to_a_file_whole_or_not_at_all(translate: Any, tmp_path: Path) -> None:

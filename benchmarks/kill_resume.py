@@ -37,7 +37,7 @@ encoder_layers = 1
 decoder_layers = 1
 
 [training]
-max_epochs = 4
+max_epochs = 16
 batch_tokens = 200
 accumulate = 2
 warmup = 20
@@ -84,7 +84,7 @@ def main() -> int:
         for index in range(arguments.kills):
             output = folder / f"killed-{index}"
             process = start(config, output, resume=False)
-            delay = generator.uniform(0.1, 0.98) * duration
+            delay = generator.uniform(0.25, 0.99) * duration
             time.sleep(delay)
             process.kill()
             code = process.wait()

@@ -28,7 +28,9 @@ MODELS: dict[str, dict[str, Any]] = {
             "kind": "transformer", "model_dim": 128, "ffn_dim": 256, "n_heads": 4, "encoder_layers": 2,
             "decoder_layers": 2, "dropout": 0.1, "tied_embeddings": "decoder",
         },
-        "training": {"max_epochs": 6, "batch_tokens": 3000, "learning_rate": 4e-3, "warmup": 150},
+        "training": {
+            "max_epochs": 7, "batch_tokens": 1500, "learning_rate": 4e-3, "schedule": "cosine", "warmup": 150,
+        },
     },
 }  # fmt: skip
 TRAIN, HELD_OUT = 20000, 1000

@@ -271,7 +271,9 @@ class BuildNative(build_ext):
     def run(self) -> None:
         in_place = self.inplace or self.editable_mode
         package = (ROOT if in_place else Path(self.build_lib).resolve()) / "seqkit"
-        build(ROOT / "csrc", Path(self.build_temp).resolve(), package)
+        # In place the objects stay in the checkout, so that the next build compiles only what changed.
+        objects = ROOT / "build" / "native" if in_place else Path(self.build_temp).resolve()
+        build(ROOT / "csrc", objects, package)
 
     def get_outputs(self) -> list[str]:
         return []

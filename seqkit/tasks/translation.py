@@ -68,7 +68,7 @@ def train_translation(
     report.note(f"{type(model).__name__}: {n_parameters:,} parameters, {source.vocab_size:,} source and "
                 f"{target.vocab_size:,} target tokens")  # fmt: skip
 
-    translator = Translator.of(config, model, source, target, folder)
+    translator = Translator(config, model, source, target, folder)
     batches = _training_batches(config, train, translator, report)
 
     def loss(module: nn.Module, batch: Batch) -> tuple[Tensor, int]:

@@ -41,24 +41,17 @@ class Translator:
     """
 
     def __init__(
-        self,
-        model: Model,
-        source: Tokenizer,
-        target: Tokenizer,
-        search: BeamOptions,
-        *,
-        source_bos: bool = False,
-        source_eos: bool = True,
-        folder: Path | None = None,
+        self, config: TranslationConfig, model: Model, source: Tokenizer, target: Tokenizer, folder: Path
     ) -> None:
+        self.config = config
         self.model = model
-        self.source_bos = source_bos
-        self.source_eos = source_eos
+        self.models: list[Model] = [model]
         self.source = source
         self.target = target
-        self.search = search
+        self.search = config.search
+        self.source_bos = config.tokenizer.source_bos
+        self.source_eos = config.tokenizer.source_eos
         self.folder = folder
-        self.models: list[Model] = [model]
 
     @classmethod
     def load(cls, folder: str | Path, *, device: str = "cpu") -> Translator:
@@ -80,17 +73,7 @@ class Translator:
         tensors, _ = load_tensors(folder / "model.safetensors")
         model = build_model(config.model, source, target)
         load_weights(model, tensors, where=str(folder / "model.safetensors"))
-        return cls.of(config, model.to(device).eval(), source, target, folder)
-
-    @classmethod
-    def of(
-        cls, config: TranslationConfig, model: Model, source: Tokenizer, target: Tokenizer, folder: Path
-    ) -> Translator:
-        """A translator as its config says."""
-        return cls(
-            model, source, target, config.search,
-            source_bos=config.tokenizer.source_bos, source_eos=config.tokenizer.source_eos, folder=folder,
-        )  # fmt: skip
+        return cls(config, model.to(device).eval(), source, target, folder)
 
     def add_to_ensemble(self, other: Translator) -> None:
         """Lets another model vote on every token (the mean of the probabilities).

@@ -22,6 +22,7 @@ import seqkit
 from seqkit.analysis.bleu import bleu
 from seqkit.tasks.ctranslate2 import export_run
 from seqkit.text.corpus import LineCorpus
+from seqkit.training.allocator import keep_freed_memory
 
 BATCH = 32
 
@@ -36,6 +37,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
+    keep_freed_memory()  # as the command line does
     lines = list(LineCorpus(arguments.source))
     ours = seqkit.load(arguments.model)
     options = replace(

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 import seqkit
 from seqkit.config import nearest
 from seqkit.errors import InputError
+from seqkit.training.allocator import keep_freed_memory
 
 VERBS = {
     "train": "train a model as a TOML file says",
@@ -55,6 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     module = importlib.import_module(f"seqkit.cli.{_FILES.get(verb, verb)}")
     parser = argparse.ArgumentParser(prog=f"seqkit {verb}", description=module.__doc__, formatter_class=_Formatter)
     module.add_arguments(parser)
+    keep_freed_memory()  # the process is the command's own
     try:
         parsed = parser.parse_args(arguments[1:])
         code: int = module.run(parsed)

@@ -22,6 +22,9 @@ def take_beams(x: Float[Tensor, "B K *rest"], parents: Int[Tensor, "B K2"]) -> F
 
     As `index_select` over all rows, which copies a row at a time: indexing with two tensors took five times as long.
     """
-    n_sentences, n_beams = x.shape[:2]
-    rows = parents + n_beams * torch.arange(n_sentences, device=x.device)[:, None]
-    return x.flatten(0, 1).index_select(0, rows.flatten()).view(*parents.shape, *x.shape[2:])
+    return x.flatten(0, 1).index_select(0, flat_rows(parents, x.shape[1])).view(*parents.shape, *x.shape[2:])
+
+
+def flat_rows(parents: Int[Tensor, "B K2"], n_beams: int) -> Int[Tensor, " rows"]:
+    """Where row parents[b, j] of each sentence b stands when the n_beams rows of all sentences stand in one line."""
+    return (parents + n_beams * torch.arange(len(parents), device=parents.device)[:, None]).flatten()

@@ -24,7 +24,7 @@ from torch.nn import functional as F
 from seqkit.config import option
 from seqkit.decode.step import StepOutput
 from seqkit.errors import InputError
-from seqkit.models.encoder_decoder import Source, take_beams
+from seqkit.models.encoder_decoder import Source, flat_rows
 from seqkit.nn.dropout import dropout
 from seqkit.nn.linear import PackedWeights, affine
 from seqkit.nn.transformer import DecoderLayer, EncoderLayer, LearnedPositions, SinusoidalPositions
@@ -174,7 +174,8 @@ class Transformer(nn.Module):
 
     def reorder(self, state: TransformerState, parents: Int[Tensor, "B K2"]) -> TransformerState:
         """The state in which new hypothesis j of sentence b continues old hypothesis parents[b, j]."""
-        return replace(state, cache=[take_beams(cache, parents) for cache in state.cache])
+        rows = flat_rows(parents, state.cache[0].shape[1])
+        return replace(state, cache=[_follow(cache, rows, parents, state.position) for cache in state.cache])
 
     def keep(self, state: TransformerState, sentences: Int[Tensor, " B2"]) -> TransformerState:
         """The state of some of the sentences."""
@@ -195,3 +196,10 @@ class Transformer(nn.Module):
     def _logits(self, y: Float[Tensor, "*rows D"]) -> Float[Tensor, "*rows V"]:
         weight = self.target_embedding if self.output_weight is None else self.output_weight
         return affine(y, weight, self.output_bias, self.packed)
+
+
+def _follow(cache: Tensor, rows: Tensor, parents: Tensor, filled: int) -> Tensor:
+    """The cache of these rows; only filled positions are copied; the others are written before they are read."""
+    followed = cache.new_empty(*parents.shape, *cache.shape[2:])  # B K2 capacity 2D
+    torch.index_select(cache.flatten(0, 1)[:, :filled], 0, rows, out=followed.flatten(0, 1)[:, :filled])
+    return followed

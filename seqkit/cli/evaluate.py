@@ -49,7 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
         write_atomically(arguments.output, "".join(line.replace("\n", " ") + "\n" for line in outputs).encode())
     scores = [metric(outputs, references) for metric in (bleu, chrf, ter)]
     per_token = [logp for sentence in translator.score(pairs) for logp in sentence]
-    perplexity = math.exp(-math.fsum(per_token) / len(per_token))
+    perplexity = math.exp(min(-math.fsum(per_token) / len(per_token), 700.0))
     test = paired_bootstrap(baseline, outputs, references) if baseline is not None else None
     if arguments.json:
         record = {"scores": [asdict(score) for score in scores], "perplexity": perplexity, "sentences": len(pairs)}

@@ -67,7 +67,7 @@ def _readable(
 ) -> str | None:
     """The text of a line; None, and a warning, where it cannot be translated."""
     if raw is None:
-        warn(f"line {number}: longer than {limit} tokens can be; not translated")
+        warn(f"line {number}: longer than {limit} tokens; not translated")
         return None
     try:
         text = raw.decode("utf-8")

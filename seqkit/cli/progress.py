@@ -13,7 +13,7 @@ class TrainingReport:
     """The `Reporter` of the command line.
 
     Args:
-        as_json: records go to stdout as JSON lines instead.
+        as_json: records go to stdout as JSON lines too.
     """
 
     def __init__(self, *, as_json: bool = False) -> None:

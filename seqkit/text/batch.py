@@ -110,7 +110,8 @@ class TokenBatches:
         bucket: pairs whose longer sides, and whose sources, fall into the same interval of this many tokens are
             shuffled together. Larger: more varied batches, more padding.
         encode: called as ``encode(epoch, index)`` when a batch is made, in place of reading ``pairs[index]``; for
-            subword sampling. The budget is held on the lengths of `pairs`, so a sampled batch may exceed it a little.
+            subword sampling. The budget is held on the lengths of `pairs`, so a sampled batch may exceed it: small
+            alphas double lengths.
 
     Raises:
         InputError: there is no pair, or the budget or the bucket is not positive.

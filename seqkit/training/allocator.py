@@ -1,8 +1,8 @@
 """Keeps freed memory in the process while a model trains or decodes on the CPU.
 
-A training step frees every activation, a decoding step its caches, and asks for the same sizes again. glibc gives large
-blocks back to the system each time, and the system clears each page anew: a tenth of a small Transformer's time. Told to
-keep them, it does not.
+A training step frees every activation, a decoding step its caches, and asks for the same sizes again. glibc gives
+large blocks back to the system each time, and the system clears each page anew: a tenth of a small Transformer's
+time. Told to keep them, it does not.
 """
 
 from __future__ import annotations

@@ -47,7 +47,7 @@ def test_a_line_is_bounded_by_its_bytes_without_its_end(
     (tmp_path / "in").write_bytes(b"x" * length + end + (b"b\n" if end else b""))
     found, warnings = answers(translator, tmp_path / "in", limit=1)
     assert [answer.text for answer in found] == ["x" * length if fits else ""] + (["b"] if end else [])
-    assert warnings == ([] if fits else ["line 1: longer than 1 tokens can be; not translated"])
+    assert warnings == ([] if fits else ["line 1: longer than 1 tokens; not translated"])
 
 
 def test_a_line_of_too_many_tokens_is_told_with_their_number(translator: Translator, tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """Translate lines with a trained model: N lines in, N lines out, in their order.
 
 Lines end with a newline byte and nothing else. What cannot be translated (not UTF-8, too long) gives an empty line and
-a warning with its number. A line's translation never depends on the lines around it.
+a warning with its number. On the native kernels a line's translation never depends on the lines around it.
 
 Output: the best translation of each line. With --nbest, lines of `LINE ||| TRANSLATION ||| SCORE`, LINE counted from 0.
 With --alignments, ` ||| ` and source-target pairs of token positions follow (Pharaoh's format). With --json, one object

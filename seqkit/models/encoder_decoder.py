@@ -20,7 +20,8 @@ class Source(NamedTuple):
 def take_beams(x: Float[Tensor, "B K *rest"], parents: Int[Tensor, "B K2"]) -> Float[Tensor, "B K2 *rest"]:
     """Row parents[b, j] of each sentence b.
 
-    As `index_select` over all rows, which copies a row at a time: indexing with two tensors took five times as long.
+    As `index_select` over all rows, which copies a row at a time: indexing with two tensors takes 5.8 times as
+    long for [32, 4, 16, 384].
     """
     return x.flatten(0, 1).index_select(0, flat_rows(parents, x.shape[1])).view(*parents.shape, *x.shape[2:])
 

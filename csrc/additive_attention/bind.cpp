@@ -19,7 +19,7 @@ std::tuple<Tensor, Tensor> additive_attention(const Tensor& query, const Tensor&
   const int64_t sources = keys.size(1);
   check_floats(kWhere, "values", values, {sentences, sources, kAny});
   check_floats(kWhere, "v", v, {depth});
-  if (lengths) check_lengths(kWhere, "lengths", *lengths, sentences, sources);
+  if (lengths) check_lengths(kWhere, "lengths", *lengths, sentences, sources, query);
   Tensor context = torch::stable::empty({sentences, targets, values.size(2)}, ScalarType::Float);
   Tensor weights = torch::stable::empty({sentences, targets, sources}, ScalarType::Float);
   const AdditiveAttention call{
@@ -43,11 +43,11 @@ std::tuple<Tensor, Tensor> additive_attention(const Tensor& query, const Tensor&
 }  // namespace
 }  // namespace seqkit
 
-STABLE_TORCH_LIBRARY_FRAGMENT(seqkit, library) {
+SEQKIT_LIBRARY(library) {
   library.def(
       "additive_attention(Tensor query, Tensor keys, Tensor values, Tensor v, Tensor? lengths) -> (Tensor, Tensor)");
 }
 
-STABLE_TORCH_LIBRARY_IMPL(seqkit, CPU, library) {
+SEQKIT_LIBRARY_IMPL(CPU, library) {
   library.impl("additive_attention", TORCH_BOX(&seqkit::additive_attention));
 }

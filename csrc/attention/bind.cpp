@@ -65,8 +65,8 @@ AttentionShape checked_shape(const Call& call) {
   STD_TORCH_CHECK(call.window >= -1, call.where, ": window must be -1 or more, got ", call.window);
   STD_TORCH_CHECK(call.dropout >= 0 && call.dropout < 1, call.where, ": dropout must be from 0 to below 1, got ",
                   call.dropout);
-  if (call.q_lengths) check_lengths(call.where, "q_lengths", *call.q_lengths, batch, targets);
-  if (call.k_lengths) check_lengths(call.where, "k_lengths", *call.k_lengths, batch, sources);
+  if (call.q_lengths) check_lengths(call.where, "q_lengths", *call.q_lengths, batch, targets, call.q);
+  if (call.k_lengths) check_lengths(call.where, "k_lengths", *call.k_lengths, batch, sources, call.q);
   if (call.slopes) check_dense(call, "alibi_slopes", *call.slopes, {heads});
   if (call.bias) {
     check_cpu(call.where, "bias", *call.bias);
@@ -218,7 +218,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> backward(const Tensor& grad_out, cons
 }  // namespace
 }  // namespace seqkit
 
-STABLE_TORCH_LIBRARY_FRAGMENT(seqkit, library) {
+SEQKIT_LIBRARY(library) {
   library.def(
       "attention_forward(Tensor q, Tensor k, Tensor v, Tensor? q_lengths, Tensor? k_lengths, Tensor? bias, "
       "Tensor? alibi_slopes, Tensor? seed, bool causal, int window, float scale, float dropout, bool return_weights) "
@@ -230,7 +230,7 @@ STABLE_TORCH_LIBRARY_FRAGMENT(seqkit, library) {
       "-> (Tensor, Tensor, Tensor, Tensor)");
 }
 
-STABLE_TORCH_LIBRARY_IMPL(seqkit, CPU, library) {
+SEQKIT_LIBRARY_IMPL(CPU, library) {
   library.impl("attention_forward", TORCH_BOX(&seqkit::forward));
   library.impl("attention_backward", TORCH_BOX(&seqkit::backward));
 }

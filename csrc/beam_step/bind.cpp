@@ -156,7 +156,7 @@ Tensor mean_log_softmax(std::vector<Tensor> logits) {
 }  // namespace
 }  // namespace seqkit
 
-STABLE_TORCH_LIBRARY_FRAGMENT(seqkit, library) {
+SEQKIT_LIBRARY(library) {
   library.def(
       "beam_step(Tensor logits, Tensor logp, Tensor lengths, Tensor finished_scores, Tensor finished_logp, "
       "Tensor finished_eos_logp, Tensor finished_lengths, Tensor finished_beams, Tensor n_finished, Tensor? offset, "
@@ -166,7 +166,7 @@ STABLE_TORCH_LIBRARY_FRAGMENT(seqkit, library) {
   library.def("mean_log_softmax(Tensor[] logits) -> Tensor");
 }
 
-STABLE_TORCH_LIBRARY_IMPL(seqkit, CPU, library) {
+SEQKIT_LIBRARY_IMPL(CPU, library) {
   library.impl("beam_step", TORCH_BOX(&seqkit::beam_step));
   library.impl("mean_log_softmax", TORCH_BOX(&seqkit::mean_log_softmax));
 }

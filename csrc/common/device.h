@@ -26,6 +26,9 @@
 
 namespace seqkit {
 
+// The numbers that a CUDA kernel is called for.
+enum class Element { kFloat, kHalf, kBfloat16 };
+
 // 0 base, 1 AVX2 with FMA, 2 AVX-512; SEQKIT_ISA caps it, so that tests run every level on one machine.
 // Static, not inline: a file compiled for another level must never lend its copy.
 [[maybe_unused]] static int cpu_level() {

@@ -52,12 +52,12 @@ Tensor linear(const Tensor& x, const Tensor& packed, const std::optional<Tensor>
 }  // namespace
 }  // namespace seqkit
 
-STABLE_TORCH_LIBRARY_FRAGMENT(seqkit, library) {
+SEQKIT_LIBRARY(library) {
   library.def("linear_pack(Tensor weight) -> Tensor");
   library.def("linear(Tensor x, Tensor packed, Tensor? bias, int columns, int activation) -> Tensor");
 }
 
-STABLE_TORCH_LIBRARY_IMPL(seqkit, CPU, library) {
+SEQKIT_LIBRARY_IMPL(CPU, library) {
   library.impl("linear_pack", TORCH_BOX(&seqkit::pack));
   library.impl("linear", TORCH_BOX(&seqkit::linear));
 }

@@ -52,12 +52,12 @@ Tensor gru_cell(const Tensor& from_input, const Tensor& from_hidden, const Tenso
 }  // namespace
 }  // namespace seqkit
 
-STABLE_TORCH_LIBRARY_FRAGMENT(seqkit, library) {
+SEQKIT_LIBRARY(library) {
   library.def("lstm_cell(Tensor gates, Tensor state) -> (Tensor, Tensor)");
   library.def("gru_cell(Tensor from_input, Tensor from_hidden, Tensor hidden) -> Tensor");
 }
 
-STABLE_TORCH_LIBRARY_IMPL(seqkit, CPU, library) {
+SEQKIT_LIBRARY_IMPL(CPU, library) {
   library.impl("lstm_cell", TORCH_BOX(&seqkit::lstm_cell));
   library.impl("gru_cell", TORCH_BOX(&seqkit::gru_cell));
 }

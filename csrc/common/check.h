@@ -22,10 +22,10 @@
 // SEQKIT_LIBRARY(library) { library.def(...); } declares operators, SEQKIT_LIBRARY_IMPL(CPU, library) or (CUDA,
 // library) { library.impl(...); } says what runs them.
 #ifdef SEQKIT_EMULATE
-#define SEQKIT_LIBRARY(library) STABLE_TORCH_LIBRARY_FRAGMENT(seqkit_emulated, library)
+#define SEQKIT_LIBRARY(library) STABLE_TORCH_LIBRARY_FRAGMENT(SEQKIT_EMULATE, library)
 #define SEQKIT_LIBRARY_IMPL_CPU(library) \
   [[maybe_unused]] static void unregistered([[maybe_unused]] torch::stable::detail::StableLibrary& library)
-#define SEQKIT_LIBRARY_IMPL_CUDA(library) STABLE_TORCH_LIBRARY_IMPL(seqkit_emulated, CPU, library)
+#define SEQKIT_LIBRARY_IMPL_CUDA(library) STABLE_TORCH_LIBRARY_IMPL(SEQKIT_EMULATE, CPU, library)
 #else
 #define SEQKIT_LIBRARY(library) STABLE_TORCH_LIBRARY_FRAGMENT(seqkit, library)
 #define SEQKIT_LIBRARY_IMPL_CPU(library) STABLE_TORCH_LIBRARY_IMPL(seqkit, CPU, library)

@@ -17,7 +17,7 @@ check: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/clang-format --dry-run --Werror $$(git ls-files 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.cu')
+	$(BIN)/clang-format --dry-run --Werror $$(git ls-files 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.cu' 'tests/csrc/*.h')
 
 install: $(VENV)/.installed
 
@@ -38,7 +38,7 @@ $(VENV)/.installed: $(VENV)/.torch pyproject.toml requirements-dev.txt setup.py 
 format: install
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
-	$(BIN)/clang-format -i $$(git ls-files 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.cu')
+	$(BIN)/clang-format -i $$(git ls-files 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.cu' 'tests/csrc/*.h')
 
 clean:
 	rm -rf $(VENV) build demo *.egg-info seqkit/_C.abi3.so seqkit/_build.json

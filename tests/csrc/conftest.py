@@ -1,4 +1,4 @@
-"""The CUDA kernels as operators on CPU tensors (`torch.ops.seqkit_emulated.*`), under three schedules of their threads."""
+"""The CUDA kernels as operators on CPU tensors, `torch.ops.seqkit_emulated.*`, under three schedules."""
 
 import pytest
 import torch

@@ -1,8 +1,8 @@
 """Builds the CUDA kernels for the host: csrc/*/cuda.cu over executor.h, as operators that take CPU tensors.
 
-The library holds each `bind.cpp` and `cuda.cu` as they are, so that a test calls `torch.ops.seqkit_emulated.attention_forward`
-where a program with a card calls `torch.ops.seqkit.attention_forward`. What runs on no card (cpu.cpp) comes from the
-objects of the installed build.
+The library holds each `bind.cpp` and `cuda.cu` as they are, so that a test calls `torch.ops.seqkit_emulated.NAME` where
+a program with a card calls `torch.ops.seqkit.NAME`. What runs on no card (cpu.cpp) comes from the objects of the
+installed build.
 """
 
 import functools
@@ -21,7 +21,8 @@ CSRC = ROOT / "csrc"
 def setup() -> ModuleType:
     """The project's setup.py, which knows the compilers and their flags."""
     spec = importlib.util.spec_from_file_location("seqkit_setup", ROOT / "setup.py")
-    assert spec and spec.loader
+    assert spec
+    assert spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -73,7 +74,8 @@ def build(
     rules = [
         f"builddir = {folder}",
         "rule kernel\n  depfile = $out.d\n  deps = gcc\n  description = emulate $in"
-        f"\n  command = {compiler} -x c++ {flags} -include {executor} -isystem {headers} -MMD -MF $out.d -c $in -o $out",
+        f"\n  command = {compiler} -x c++ {flags} -include {executor} -isystem {headers}"
+        " -MMD -MF $out.d -c $in -o $out",
         "rule bind\n  depfile = $out.d\n  deps = gcc\n  description = compile $in"
         f"\n  command = {compiler} {flags} {setup().STABLE_ABI} -DSEQKIT_CUDA -isystem {torch / 'include'}"
         " -MMD -MF $out.d -c $in -o $out",

@@ -93,7 +93,9 @@ EXPORT run_copies(const float* in, float* out, bool wait) {
     }
   });
 }
-EXPORT run_divergent(float* out) { return guarded([&] { SEQKIT_LAUNCH(divergent, dim3(1), dim3(32), 0, nullptr, out); }); }
+EXPORT run_divergent(float* out) {
+  return guarded([&] { SEQKIT_LAUNCH(divergent, dim3(1), dim3(32), 0, nullptr, out); });
+}
 EXPORT run_foreign_lane(float* out) {
   return guarded([&] { SEQKIT_LAUNCH(foreign_lane, dim3(1), dim3(32), 0, nullptr, out); });
 }

@@ -10,19 +10,24 @@
 // matter.
 //
 // Layout: q, k, v and bias in any strides whose last is 1 (bias: or 0); everything that is written is contiguous with
-// the heads next to the last axis, [B, T, H, D], which makes merging heads free.
+// the heads next to the last axis, [B, T, H, D], which makes merging heads free. Tensors of 16-bit numbers are
+// converted where a block is read or a row is written; sums, statistics and slopes are float32 then.
 //
 // Tried and dropped:
 //   dot products with a sum across lanes    1.7 times the work of transposing each key block once for all rows
 //   zero weights beyond a row's own range   0 * NaN, and -0 + 0, change bits
+//   products that read [B, T, H, D] rows in place, not dense copies    backward of 64 x 8 x 64 x 64: 38 ms, copied 32
+//   66 rows of queries to a key block       forward of 8 x 8 x 512 x 64: 63 ms, with 132 rows 56, with 264 the same
 #pragma once
 
 #include <cstdint>
+#include <type_traits>
 
 namespace seqkit {
 
 constexpr int64_t kKeyBlock = 64;
-constexpr int64_t kRowBlock = 66;  // a multiple of the six rows of a register tile
+constexpr int64_t kTileRows = 6;    // of a register tile
+constexpr int64_t kRowBlock = 132;  // 22 tiles
 
 // What a call looks at, but not the numbers.
 struct AttentionShape {
@@ -46,39 +51,46 @@ struct Strides {
   int64_t batch, head, row;
 };
 
-template <typename Real>
+// What sums and statistics are kept in: Number is double, float, Half or Bfloat16.
+template <typename Number>
+using RealOf = std::conditional_t<std::is_same_v<Number, double>, double, float>;
+
+template <typename Number>
 struct AttentionInputs {
-  const Real *q, *k, *v;
+  const Number *q, *k, *v;
   Strides q_strides, k_strides, v_strides;
-  const Real* bias;         // or null
-  Strides bias_strides;     // zero where it is broadcast
-  int64_t bias_key_stride;  // 1 or 0
-  const Real* slopes;       // [H] or null
+  const Number* bias;            // or null
+  Strides bias_strides;          // zero where it is broadcast
+  int64_t bias_key_stride;       // 1 or 0
+  const RealOf<Number>* slopes;  // [H] or null
 };
 
-template <typename Real>
+template <typename Number>
 struct AttentionOutputs {
-  Real* out;      // [B, T, H, Dv]
-  Real* stats;    // [B, H, T, 2]: the maximum and one over the sum; both 0 where a row sees nothing
-  Real* weights;  // [B, H, T, S] before dropout, or null
+  Number* out;            // [B, T, H, Dv]
+  RealOf<Number>* stats;  // [B, H, T, 2]: the maximum and one over the sum; both 0 where a row sees nothing
+  Number* weights;        // [B, H, T, S] before dropout, or null
 };
 
-template <typename Real>
+template <typename Number>
 struct AttentionGradients {
-  const Real *out, *stats, *weights;           // as the forward wrote them; weights may be null
-  const Real *grad_out, *grad_weights;         // [B, T, H, Dv]; [B, H, T, S] or null, and only with weights
-  Real *grad_q, *grad_k, *grad_v, *grad_bias;  // zeros on entry: [B, T, H, Dh], [B, S, Hkv, D], [B, H, T, S] or null
+  const Number* out;  // as the forward wrote it, and so the next two
+  const RealOf<Number>* stats;
+  const Number* weights;                  // or null
+  const Number *grad_out, *grad_weights;  // [B, T, H, Dv]; [B, H, T, S] or null, and only with weights
+  Number *grad_q, *grad_k, *grad_v;       // [B, T, H, Dh], [B, S, Hkv, D]
+  Number* grad_bias;                      // [B, H, T, S], zeros on entry, or null
 };
 
 inline int64_t row_blocks(const AttentionShape& shape) { return (shape.targets + kRowBlock - 1) / kRowBlock; }
 
 // Units of work: forward B * H * row_blocks, backward B * Hkv.
-template <typename Real>
-void attention_forward(const AttentionShape& shape, const AttentionInputs<Real>& in, const AttentionOutputs<Real>& out,
-                       int64_t begin, int64_t end);
+template <typename Number>
+void attention_forward(const AttentionShape& shape, const AttentionInputs<Number>& in,
+                       const AttentionOutputs<Number>& out, int64_t begin, int64_t end);
 
-template <typename Real>
-void attention_backward(const AttentionShape& shape, const AttentionInputs<Real>& in,
-                        const AttentionGradients<Real>& grads, int64_t begin, int64_t end);
+template <typename Number>
+void attention_backward(const AttentionShape& shape, const AttentionInputs<Number>& in,
+                        const AttentionGradients<Number>& grads, int64_t begin, int64_t end);
 
 }  // namespace seqkit

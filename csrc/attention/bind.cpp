@@ -35,24 +35,31 @@ struct Call {
   double scale, dropout;
 };
 
-void check_rows(const Call& call, const char* name, const Tensor& tensor, std::initializer_list<int64_t> shape) {
-  check_cpu(call.where, name, tensor);
-  check_dtype(call.where, name, tensor, call.q.scalar_type());
+// What sums and statistics are kept in.
+ScalarType real_of(ScalarType dtype) { return dtype == ScalarType::Double ? dtype : ScalarType::Float; }
+
+void check_rows(const Call& call, const char* name, const Tensor& tensor, std::initializer_list<int64_t> shape,
+                std::optional<ScalarType> dtype = std::nullopt) {
+  check_device(call.where, name, tensor, call.q);
+  check_dtype(call.where, name, tensor, dtype.value_or(call.q.scalar_type()));
   check_shape(call.where, name, tensor, shape);
   const int64_t last = tensor.dim() - 1;
   STD_TORCH_CHECK(tensor.stride(last) == 1 || tensor.size(last) <= 1 || tensor.numel() == 0, call.where, ": ", name,
                   " must have stride 1 in its last axis, got ", tensor.stride(last));
 }
 
-void check_dense(const Call& call, const char* name, const Tensor& tensor, std::initializer_list<int64_t> shape) {
-  check_rows(call, name, tensor, shape);
+void check_dense(const Call& call, const char* name, const Tensor& tensor, std::initializer_list<int64_t> shape,
+                 std::optional<ScalarType> dtype = std::nullopt) {
+  check_rows(call, name, tensor, shape, dtype);
   check_contiguous(call.where, name, tensor);
 }
 
 AttentionShape checked_shape(const Call& call) {
   const ScalarType dtype = call.q.scalar_type();
-  STD_TORCH_CHECK(dtype == ScalarType::Float || dtype == ScalarType::Double, call.where,
-                  ": q must have the dtype Float or Double, got ", torch::headeronly::toString(dtype));
+  STD_TORCH_CHECK(dtype == ScalarType::Float || dtype == ScalarType::Double || dtype == ScalarType::Half ||
+                      dtype == ScalarType::BFloat16,
+                  call.where, ": q must have the dtype Float, Double, Half or BFloat16, got ",
+                  torch::headeronly::toString(dtype));
   check_rows(call, "q", call.q, {kAny, kAny, kAny, kAny});
   const int64_t batch = call.q.size(0), heads = call.q.size(1), targets = call.q.size(2), width = call.q.size(3);
   check_rows(call, "k", call.k, {batch, kAny, kAny, width});
@@ -67,9 +74,9 @@ AttentionShape checked_shape(const Call& call) {
                   call.dropout);
   if (call.q_lengths) check_lengths(call.where, "q_lengths", *call.q_lengths, batch, targets, call.q);
   if (call.k_lengths) check_lengths(call.where, "k_lengths", *call.k_lengths, batch, sources, call.q);
-  if (call.slopes) check_dense(call, "alibi_slopes", *call.slopes, {heads});
+  if (call.slopes) check_dense(call, "alibi_slopes", *call.slopes, {heads}, real_of(dtype));
   if (call.bias) {
-    check_cpu(call.where, "bias", *call.bias);
+    check_device(call.where, "bias", *call.bias, call.q);
     check_dtype(call.where, "bias", *call.bias, dtype);
     check_shape(call.where, "bias", *call.bias, {batch, heads, targets, sources});
     const int64_t step = call.bias->stride(3);
@@ -104,19 +111,19 @@ AttentionShape checked_shape(const Call& call) {
 
 Strides strides(const Tensor& tensor) { return {tensor.stride(0), tensor.stride(1), tensor.stride(2)}; }
 
-template <typename Real>
-AttentionInputs<Real> inputs(const Call& call) {
+template <typename Number>
+AttentionInputs<Number> inputs(const Call& call) {
   return {
-      .q = static_cast<const Real*>(call.q.const_data_ptr()),
-      .k = static_cast<const Real*>(call.k.const_data_ptr()),
-      .v = static_cast<const Real*>(call.v.const_data_ptr()),
+      .q = static_cast<const Number*>(call.q.const_data_ptr()),
+      .k = static_cast<const Number*>(call.k.const_data_ptr()),
+      .v = static_cast<const Number*>(call.v.const_data_ptr()),
       .q_strides = strides(call.q),
       .k_strides = strides(call.k),
       .v_strides = strides(call.v),
-      .bias = data<Real>(call.bias),
+      .bias = data<Number>(call.bias),
       .bias_strides = call.bias ? strides(*call.bias) : Strides{},
       .bias_key_stride = call.bias ? call.bias->stride(3) : 0,
-      .slopes = data<Real>(call.slopes),
+      .slopes = data<RealOf<Number>>(call.slopes),
   };
 }
 
@@ -125,17 +132,18 @@ int64_t grain(const AttentionShape& shape, int64_t units) {
   return std::max<int64_t>(1, kWorkPerThread / (work / std::max<int64_t>(units, 1) + 1));
 }
 
-template <typename Real>
+template <typename Number>
 void run_forward(const Call& call, const AttentionShape& shape, Tensor& out, Tensor& stats, Tensor* weights) {
-  const auto in = inputs<Real>(call);
-  const AttentionOutputs<Real> to{
-      .out = mutable_data<Real>(out),
-      .stats = mutable_data<Real>(stats),
-      .weights = weights ? mutable_data<Real>(*weights) : nullptr,
+  const auto in = inputs<Number>(call);
+  const AttentionOutputs<Number> to{
+      .out = mutable_data<Number>(out),
+      .stats = mutable_data<RealOf<Number>>(stats),
+      .weights = weights ? mutable_data<Number>(*weights) : nullptr,
   };
   const int64_t units = shape.batch * shape.heads * row_blocks(shape);
-  torch::stable::parallel_for(0, units, grain(shape, units),
-                              [&](int64_t begin, int64_t end) { attention_forward<Real>(shape, in, to, begin, end); });
+  torch::stable::parallel_for(0, units, grain(shape, units), [&](int64_t begin, int64_t end) {
+    attention_forward<Number>(shape, in, to, begin, end);
+  });
 }
 
 std::tuple<Tensor, Tensor, Tensor> forward(const Tensor& q, const Tensor& k, const Tensor& v,
@@ -147,38 +155,38 @@ std::tuple<Tensor, Tensor, Tensor> forward(const Tensor& q, const Tensor& k, con
   const AttentionShape shape = checked_shape(call);
   const ScalarType dtype = q.scalar_type();
   Tensor out = torch::stable::empty({shape.batch, shape.targets, shape.heads, shape.value_width}, dtype);
-  Tensor stats = torch::stable::empty({shape.batch, shape.heads, shape.targets, 2}, dtype);
+  Tensor stats = torch::stable::empty({shape.batch, shape.heads, shape.targets, 2}, real_of(dtype));
   Tensor weights = return_weights
                        ? torch::stable::empty({shape.batch, shape.heads, shape.targets, shape.sources}, dtype)
                        : torch::stable::empty({0}, dtype);
   Tensor* wanted = return_weights ? &weights : nullptr;
-  if (dtype == ScalarType::Float) {
-    run_forward<float>(call, shape, out, stats, wanted);
-  } else {
-    run_forward<double>(call, shape, out, stats, wanted);
-  }
+  const auto run = dtype == ScalarType::Float    ? run_forward<float>
+                   : dtype == ScalarType::Double ? run_forward<double>
+                   : dtype == ScalarType::Half   ? run_forward<Half>
+                                                 : run_forward<Bfloat16>;
+  run(call, shape, out, stats, wanted);
   return {out, stats, weights};
 }
 
-template <typename Real>
+template <typename Number>
 void run_backward(const Call& call, const AttentionShape& shape, const Tensor& out, const Tensor& stats,
                   const Tensor& grad_out, const MaybeTensor& weights, const MaybeTensor& grad_weights, Tensor& grad_q,
                   Tensor& grad_k, Tensor& grad_v, Tensor* grad_bias) {
-  const auto in = inputs<Real>(call);
-  const AttentionGradients<Real> grads{
-      .out = static_cast<const Real*>(out.const_data_ptr()),
-      .stats = static_cast<const Real*>(stats.const_data_ptr()),
-      .weights = data<Real>(weights),
-      .grad_out = static_cast<const Real*>(grad_out.const_data_ptr()),
-      .grad_weights = data<Real>(grad_weights),
-      .grad_q = mutable_data<Real>(grad_q),
-      .grad_k = mutable_data<Real>(grad_k),
-      .grad_v = mutable_data<Real>(grad_v),
-      .grad_bias = grad_bias ? mutable_data<Real>(*grad_bias) : nullptr,
+  const auto in = inputs<Number>(call);
+  const AttentionGradients<Number> grads{
+      .out = static_cast<const Number*>(out.const_data_ptr()),
+      .stats = static_cast<const RealOf<Number>*>(stats.const_data_ptr()),
+      .weights = data<Number>(weights),
+      .grad_out = static_cast<const Number*>(grad_out.const_data_ptr()),
+      .grad_weights = data<Number>(grad_weights),
+      .grad_q = mutable_data<Number>(grad_q),
+      .grad_k = mutable_data<Number>(grad_k),
+      .grad_v = mutable_data<Number>(grad_v),
+      .grad_bias = grad_bias ? mutable_data<Number>(*grad_bias) : nullptr,
   };
   const int64_t units = shape.batch * shape.kv_heads;
   torch::stable::parallel_for(0, units, grain(shape, units), [&](int64_t begin, int64_t end) {
-    attention_backward<Real>(shape, in, grads, begin, end);
+    attention_backward<Number>(shape, in, grads, begin, end);
   });
 }
 
@@ -194,7 +202,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> backward(const Tensor& grad_out, cons
   const AttentionShape shape = checked_shape(call);
   check_dense(call, "grad_out", grad_out, {shape.batch, shape.targets, shape.heads, shape.value_width});
   check_dense(call, "out", out, {shape.batch, shape.targets, shape.heads, shape.value_width});
-  check_dense(call, "stats", stats, {shape.batch, shape.heads, shape.targets, 2});
+  check_dense(call, "stats", stats, {shape.batch, shape.heads, shape.targets, 2}, real_of(q.scalar_type()));
   STD_TORCH_CHECK(!grad_weights || weights, call.where, ": weights must be given with grad_weights, got none");
   for (const auto& [name, given] : {std::pair{"weights", weights}, std::pair{"grad_weights", grad_weights}}) {
     if (given) check_dense(call, name, *given, {shape.batch, shape.heads, shape.targets, shape.sources});
@@ -204,12 +212,19 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> backward(const Tensor& grad_out, cons
     Tensor tensor = torch::stable::empty(size, dtype);
     return torch::stable::zero_(tensor);
   };
-  Tensor grad_q = zeros({shape.batch, shape.targets, shape.heads, shape.width});
-  Tensor grad_k = zeros({shape.batch, shape.sources, shape.kv_heads, shape.width});
-  Tensor grad_v = zeros({shape.batch, shape.sources, shape.kv_heads, shape.value_width});
+  // The float64 kernel adds in place; the others write every element.
+  const auto sums = [&](std::initializer_list<int64_t> size) {
+    return dtype == ScalarType::Double ? zeros(size) : torch::stable::empty(size, dtype);
+  };
+  Tensor grad_q = sums({shape.batch, shape.targets, shape.heads, shape.width});
+  Tensor grad_k = sums({shape.batch, shape.sources, shape.kv_heads, shape.width});
+  Tensor grad_v = sums({shape.batch, shape.sources, shape.kv_heads, shape.value_width});
   Tensor grad_bias = bias_gradient ? zeros({shape.batch, shape.heads, shape.targets, shape.sources})
                                    : torch::stable::empty({0}, dtype);
-  const auto run = dtype == ScalarType::Float ? run_backward<float> : run_backward<double>;
+  const auto run = dtype == ScalarType::Float    ? run_backward<float>
+                   : dtype == ScalarType::Double ? run_backward<double>
+                   : dtype == ScalarType::Half   ? run_backward<Half>
+                                                 : run_backward<Bfloat16>;
   run(call, shape, out, stats, grad_out, weights, grad_weights, grad_q, grad_k, grad_v,
       bias_gradient ? &grad_bias : nullptr);
   return {grad_q, grad_k, grad_v, grad_bias};

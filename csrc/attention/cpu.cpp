@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <memory>
 #include <vector>
 
 #include "attention/attention.h"
@@ -10,10 +11,16 @@
 
 namespace seqkit {
 
-SEQKIT_DECLARE_LEVELS(attention_forward_unit, (const AttentionShape& shape, const AttentionInputs<float>& in,
-                                               const AttentionOutputs<float>& out, int64_t unit, float* scratch));
-SEQKIT_DECLARE_LEVELS(attention_backward_unit, (const AttentionShape& shape, const AttentionInputs<float>& in,
-                                                const AttentionGradients<float>& grads, int64_t unit, float* scratch));
+#define SEQKIT_DECLARE_ATTENTION(Number)                                                      \
+  SEQKIT_DECLARE_LEVELS(attention_forward_##Number,                                           \
+                        (const AttentionShape& shape, const AttentionInputs<Number>& in,      \
+                         const AttentionOutputs<Number>& out, int64_t unit, float* scratch)); \
+  SEQKIT_DECLARE_LEVELS(attention_backward_##Number,                                          \
+                        (const AttentionShape& shape, const AttentionInputs<Number>& in,      \
+                         const AttentionGradients<Number>& grads, int64_t unit, float* scratch))
+SEQKIT_DECLARE_ATTENTION(float);
+SEQKIT_DECLARE_ATTENTION(Half);
+SEQKIT_DECLARE_ATTENTION(Bfloat16);
 
 namespace {
 
@@ -155,22 +162,39 @@ void attention_backward(const AttentionShape& shape, const AttentionInputs<doubl
   }
 }
 
-template <>
-void attention_forward(const AttentionShape& shape, const AttentionInputs<float>& in,
-                       const AttentionOutputs<float>& out, int64_t begin, int64_t end) {
-  // A transposed key block, a tile of scores, a row block of sums.
-  std::vector<float> scratch(shape.width * kKeyBlock + 6 * kKeyBlock + kRowBlock * shape.value_width);
-  const auto unit_forward = SEQKIT_PICK_LEVEL(attention_forward_unit);
-  for (int64_t unit = begin; unit < end; ++unit) unit_forward(shape, in, out, unit, scratch.data());
+namespace {
+
+// The sizes are those that forward_unit and backward_unit in unit.simd.cpp take.
+int64_t forward_scratch(const AttentionShape& shape, bool weights) {
+  const int64_t both = shape.width + shape.value_width;
+  return (kRowBlock + kKeyBlock) * both + kTileRows * kKeyBlock + (weights ? kRowBlock * shape.sources : 0);
 }
 
-template <>
-void attention_backward(const AttentionShape& shape, const AttentionInputs<float>& in,
-                        const AttentionGradients<float>& grads, int64_t begin, int64_t end) {
-  // A transposed key and value block, and two row blocks of scores.
-  std::vector<float> scratch((shape.width + shape.value_width + 2 * kRowBlock) * kKeyBlock);
-  const auto unit_backward = SEQKIT_PICK_LEVEL(attention_backward_unit);
-  for (int64_t unit = begin; unit < end; ++unit) unit_backward(shape, in, grads, unit, scratch.data());
+int64_t backward_scratch(const AttentionShape& shape) {
+  const int64_t both = shape.width + shape.value_width;
+  return (kRowBlock + kKeyBlock + shape.sources) * both + (kRowBlock + kKeyBlock) * shape.width +
+         2 * kRowBlock * kKeyBlock;
 }
+
+}  // namespace
+
+#define SEQKIT_DEFINE_ATTENTION(Number)                                                             \
+  template <>                                                                                       \
+  void attention_forward(const AttentionShape& shape, const AttentionInputs<Number>& in,            \
+                         const AttentionOutputs<Number>& out, int64_t begin, int64_t end) {         \
+    const auto one_unit = SEQKIT_PICK_LEVEL(attention_forward_##Number);                            \
+    std::unique_ptr<float[]> scratch(new float[forward_scratch(shape, out.weights != nullptr)]);    \
+    for (int64_t unit = begin; unit < end; ++unit) one_unit(shape, in, out, unit, scratch.get());   \
+  }                                                                                                 \
+  template <>                                                                                       \
+  void attention_backward(const AttentionShape& shape, const AttentionInputs<Number>& in,           \
+                          const AttentionGradients<Number>& grads, int64_t begin, int64_t end) {    \
+    const auto one_unit = SEQKIT_PICK_LEVEL(attention_backward_##Number);                           \
+    std::unique_ptr<float[]> scratch(new float[backward_scratch(shape)]);                           \
+    for (int64_t unit = begin; unit < end; ++unit) one_unit(shape, in, grads, unit, scratch.get()); \
+  }
+SEQKIT_DEFINE_ATTENTION(float)
+SEQKIT_DEFINE_ATTENTION(Half)
+SEQKIT_DEFINE_ATTENTION(Bfloat16)
 
 }  // namespace seqkit

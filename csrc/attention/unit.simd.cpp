@@ -1,4 +1,6 @@
-// The float32 kernels of attention.h, once per machine level: blocks of 64 keys against tiles of six query rows.
+// The kernels of attention.h for numbers of 32 and 16 bits, once per machine level: blocks of 64 keys against tiles of
+// six query rows, all in float32. What a block reads more than once is first copied into dense rows of floats, since
+// the rows of [B, T, H, D] memory lie a power of two apart and would push one another out of the first-level cache.
 #include "attention/attention.h"
 #include "attention/rows.h"
 #include "common/device.h"
@@ -13,8 +15,8 @@ using seqkit::AttentionShape;
 using seqkit::KeyRange;
 using seqkit::kKeyBlock;
 using seqkit::kRowBlock;
+using seqkit::kTileRows;
 
-constexpr int kTileRows = 6;
 constexpr float kLowest = -__builtin_inff();
 
 typedef uint32_t VecWord __attribute__((vector_size(kLanes * sizeof(uint32_t))));
@@ -155,8 +157,31 @@ SEQKIT_INLINE void transpose(Vec (&square)[kLanes]) {
   }
 }
 
+// to[r][d] = factor from[r][d], dense.
+template <typename Number>
+void copy_rows(const Number* from, int64_t from_row, int64_t count, int64_t width, float factor, float* to) {
+  for (int64_t r = 0; r < count; ++r) {
+    for (int64_t d = 0; d < width; d += kLanes) {
+      const int across = lanes_left(width - d);
+      store_some(to + r * width + d, load_some(from + r * from_row + d, across) * splat(factor), across);
+    }
+  }
+}
+
+// to[r][d] = factor from[r][d], from dense rows.
+template <typename Number>
+void write_rows(const float* from, int64_t count, int64_t width, float factor, Number* to, int64_t to_row) {
+  for (int64_t r = 0; r < count; ++r) {
+    for (int64_t d = 0; d < width; d += kLanes) {
+      const int across = lanes_left(width - d);
+      store_some(to + r * to_row + d, load_some(from + r * width + d, across) * splat(factor), across);
+    }
+  }
+}
+
 // to[d][j] = from[j][d] for `count` rows of `width`; the columns up to the next whole vector become zero.
-void pack(const float* from, int64_t from_row, int64_t count, int64_t width, float* to) {
+template <typename Number>
+void pack(const Number* from, int64_t from_row, int64_t count, int64_t width, float* to) {
   for (int64_t j = 0; j < count; j += kLanes) {
     for (int64_t d = 0; d < width; d += kLanes) {
       const int across = lanes_left(width - d);
@@ -176,41 +201,48 @@ void pack(const float* from, int64_t from_row, int64_t count, int64_t width, flo
 
 // ---- logits and dropout ----
 
-// What turns a row's products with a key block into its logits.
+// What turns a row's products with a key block, which hold the scale already, into its logits.
+template <typename Number>
 struct RowBias {
-  float scale, slope;
-  const float* bias;  // of the block's first key, or null
+  float slope;
+  const Number* bias;  // of the block's first key, or null
   int64_t bias_step;
   int64_t distance;  // from the block's first key to the query's position
 };
 
-RowBias row_bias(const AttentionShape& shape, const AttentionInputs<float>& in, int64_t sentence, int64_t head,
-                 int64_t row, int64_t start) {
-  const float* bias = nullptr;
+template <typename Number>
+RowBias<Number> row_bias(const AttentionShape& shape, const AttentionInputs<Number>& in, int64_t sentence, int64_t head,
+                         int64_t row, int64_t start) {
+  const Number* bias = nullptr;
   if (in.bias) {
     bias = in.bias + sentence * in.bias_strides.batch + head * in.bias_strides.head + row * in.bias_strides.row +
            start * in.bias_key_stride;
   }
-  return {.scale = static_cast<float>(shape.scale),
-          .slope = in.slopes ? in.slopes[head] : 0.0f,
+  return {.slope = in.slopes ? in.slopes[head] : 0.0f,
           .bias = bias,
           .bias_step = in.bias_key_stride,
           .distance = query_position(shape, row) - start};
 }
 
-// The logits of keys c .. c + kLanes - 1 of the block; -infinity for those outside [seen.begin, seen.end).
-SEQKIT_INLINE Vec logits(const RowBias& row, const float* products, int64_t c, const KeyRange& seen) {
+SEQKIT_INLINE VecInt lanes_inside(int64_t c, const KeyRange& seen) {
   const VecInt number = lane_numbers() + int(c);
-  Vec value = load(products + c) * splat(row.scale);
+  return (number >= int(seen.begin)) & (number < int(seen.end));
+}
+
+// The logits of keys c .. c + kLanes - 1 of the block; -infinity for those outside [seen.begin, seen.end).
+template <typename Number>
+SEQKIT_INLINE Vec logits(const RowBias<Number>& row, const float* products, int64_t c, const KeyRange& seen) {
+  Vec value = load(products + c);
   if (row.bias && seen.end > c) {
-    value = value + (row.bias_step == 0 ? splat(*row.bias) : load_some(row.bias + c, lanes_left(seen.end - c)));
+    value = value +
+            (row.bias_step == 0 ? splat(load_some(row.bias, 1)[0]) : load_some(row.bias + c, lanes_left(seen.end - c)));
   }
   if (row.slope != 0.0f) {
-    const Vec distance = __builtin_convertvector(int(row.distance) - number, Vec);
+    const Vec distance = __builtin_convertvector(int(row.distance - c) - lane_numbers(), Vec);
     value = fma(splat(-row.slope), magnitude(distance), value);
   }
-  const VecInt inside = (number >= int(seen.begin)) & (number < int(seen.end));
-  return inside ? value : splat(kLowest);
+  if (seen.begin <= c && c + kLanes <= seen.end) return value;
+  return lanes_inside(c, seen) ? value : splat(kLowest);
 }
 
 SEQKIT_INLINE VecWord multiply_high(VecWord x, uint32_t factor) {
@@ -258,12 +290,6 @@ SEQKIT_INLINE Vec kept(const uint32_t* words, int64_t c, uint32_t drop_below) {
 
 SEQKIT_INLINE float exp_one(float x) { return exp(splat(x))[0]; }
 
-SEQKIT_INLINE float largest_lane(Vec value) {
-  float largest = value[0];
-  for (int lane = 1; lane < kLanes; ++lane) largest = value[lane] > largest ? value[lane] : largest;
-  return largest;
-}
-
 // ---- forward ----
 
 // The state of one row between key blocks.
@@ -273,7 +299,8 @@ struct Running {
 
 // Turns a row's products into exp(logit - largest) in place, and keeps largest, total and the sums in step.
 // Returns whether the row gets any weight from this block.
-bool soften(const AttentionShape& shape, const RowBias& bias, const KeyRange& seen, const uint32_t* words,
+template <typename Number>
+bool soften(const AttentionShape& shape, const RowBias<Number>& bias, const KeyRange& seen, const uint32_t* words,
             float* products, float* logits_out, Running& running, float* sums) {
   const int64_t first = seen.begin / kLanes * kLanes;
   Vec tops = splat(kLowest);
@@ -310,7 +337,7 @@ bool soften(const AttentionShape& shape, const RowBias& bias, const KeyRange& se
 
 // sums[r] += sum over the keys that row r sees of weights[r][j] values[j], each row's keys in order and no others.
 void add_values(const AttentionShape& shape, const float* weights, const KeyRange* seen, int64_t rows,
-                const float* values, int64_t values_row, float* sums) {
+                const float* values, float* sums) {
   int64_t begin = 0, end = kKeyBlock;  // the keys that all rows see
   for (int64_t r = 0; r < rows; ++r) {
     begin = larger(begin, seen[r].begin);
@@ -322,8 +349,8 @@ void add_values(const AttentionShape& shape, const float* weights, const KeyRang
     multiply({.a = weights + row * kKeyBlock + from,
               .a_row = kKeyBlock,
               .a_step = 1,
-              .b = values + from * values_row,
-              .b_row = values_row,
+              .b = values + from * shape.value_width,
+              .b_row = shape.value_width,
               .c = sums + row * shape.value_width,
               .c_row = shape.value_width,
               .depth = to - from,
@@ -335,27 +362,25 @@ void add_values(const AttentionShape& shape, const float* weights, const KeyRang
   for (int64_t r = 0; r < rows; ++r) add(r, 1, larger(seen[r].begin, end), seen[r].end);
 }
 
-// Writes one finished row: the mean, the statistics and the weights.
-void finish_row(const AttentionShape& shape, const AttentionOutputs<float>& out, int64_t sentence, int64_t head,
-                int64_t row, const KeyRange& range, const Running& running, const float* sums) {
+// Writes one finished row: the mean, the statistics, and the weights from its logits.
+template <typename Number>
+void finish_row(const AttentionShape& shape, const AttentionOutputs<Number>& out, int64_t sentence, int64_t head,
+                int64_t row, const KeyRange& range, const Running& running, const float* sums, const float* logits) {
   const int64_t flat = (sentence * shape.heads + head) * shape.targets + row;
-  float* result = out.out + ((sentence * shape.targets + row) * shape.heads + head) * shape.value_width;
   const float inverse = running.total == 0.0f ? 0.0f : 1.0f / running.total;
   const float largest = running.largest == kLowest ? 0.0f : running.largest;
-  for (int64_t d = 0; d < shape.value_width; d += kLanes) {
-    const int count = lanes_left(shape.value_width - d);
-    store_some(result + d, load_some(sums + d, count) * splat(inverse), count);
-  }
+  write_rows(sums, 1, shape.value_width, inverse,
+             out.out + ((sentence * shape.targets + row) * shape.heads + head) * shape.value_width, 0);
   out.stats[2 * flat] = largest;
   out.stats[2 * flat + 1] = inverse;
   if (!out.weights) return;
-  float* weights = out.weights + flat * shape.sources;
-  std::memset(weights, 0, range.begin * sizeof(float));
+  Number* weights = out.weights + flat * shape.sources;
+  std::memset(weights, 0, range.begin * sizeof(Number));
   for (int64_t j = range.begin; j < range.end; j += kLanes) {
     const int count = lanes_left(range.end - j);
-    store_some(weights + j, exp(load_some(weights + j, count) - splat(largest)) * splat(inverse), count);
+    store_some(weights + j, exp(load_some(logits + j, count) - splat(largest)) * splat(inverse), count);
   }
-  std::memset(weights + range.end, 0, (shape.sources - range.end) * sizeof(float));
+  std::memset(weights + range.end, 0, (shape.sources - range.end) * sizeof(Number));
 }
 
 // A range of keys relative to a block of `count` keys that begins at `start`.
@@ -376,33 +401,44 @@ KeyRange ranges_of_rows(const AttentionShape& shape, int64_t sentence, int64_t r
   return all;
 }
 
-}  // namespace
+// A part of the scratch of a unit.
+SEQKIT_INLINE float* take(float*& scratch, int64_t size) {
+  float* part = scratch;
+  scratch += size;
+  return part;
+}
 
-namespace seqkit {
-
-void SEQKIT_AT_LEVEL(attention_forward_unit)(const AttentionShape& shape, const AttentionInputs<float>& in,
-                                             const AttentionOutputs<float>& out, int64_t unit, float* scratch) {
+template <typename Number>
+void forward_unit(const AttentionShape& shape, const AttentionInputs<Number>& in, const AttentionOutputs<Number>& out,
+                  int64_t unit, float* scratch) {
   const int64_t blocks = row_blocks(shape);
   const int64_t first_row = unit % blocks * kRowBlock, rows = smaller(kRowBlock, shape.targets - first_row);
   const int64_t head = unit / blocks % shape.heads, sentence = unit / blocks / shape.heads;
   const int64_t kv_head = head / (shape.heads / shape.kv_heads);
-  const float* q = in.q + sentence * in.q_strides.batch + head * in.q_strides.head + first_row * in.q_strides.row;
-  const float* k = in.k + sentence * in.k_strides.batch + kv_head * in.k_strides.head;
-  const float* v = in.v + sentence * in.v_strides.batch + kv_head * in.v_strides.head;
+  const Number* k = in.k + sentence * in.k_strides.batch + kv_head * in.k_strides.head;
+  const Number* v = in.v + sentence * in.v_strides.batch + kv_head * in.v_strides.head;
   const int64_t flat_head = sentence * shape.heads + head;
 
-  float* keys = scratch;                           // [Dh][64]
-  float* scores = keys + shape.width * kKeyBlock;  // [6][64]
-  float* sums = scores + kTileRows * kKeyBlock;    // [rows][Dv]
+  float* queries = take(scratch, kRowBlock * shape.width);       // [rows][Dh], times the scale
+  float* keys = take(scratch, shape.width * kKeyBlock);          // [Dh][64]
+  float* values = take(scratch, kKeyBlock * shape.value_width);  // [64][Dv]
+  float* scores = take(scratch, kTileRows * kKeyBlock);          // [6][64]
+  float* sums = take(scratch, kRowBlock * shape.value_width);    // [rows][Dv]
+  float* logits = out.weights ? scratch : nullptr;               // [rows][S]
   std::memset(sums, 0, rows * shape.value_width * sizeof(float));
   KeyRange ranges[kRowBlock];
   Running running[kRowBlock];
   for (int64_t r = 0; r < rows; ++r) running[r] = {kLowest, 0.0f};
   const KeyRange all = ranges_of_rows(shape, sentence, first_row, rows, ranges);
+  if (all.end > all.begin) {
+    copy_rows(in.q + sentence * in.q_strides.batch + head * in.q_strides.head + first_row * in.q_strides.row,
+              in.q_strides.row, rows, shape.width, float(shape.scale), queries);
+  }
 
   for (int64_t start = all.begin / kKeyBlock * kKeyBlock; start < all.end; start += kKeyBlock) {
     const int64_t count = smaller(kKeyBlock, all.end - start);
     pack(k + start * in.k_strides.row, in.k_strides.row, count, shape.width, keys);
+    copy_rows(v + start * in.v_strides.row, in.v_strides.row, count, shape.value_width, 1.0f, values);
     for (int64_t top = 0; top < rows; top += kTileRows) {
       const int64_t height = smaller(kTileRows, rows - top);
       KeyRange seen[kTileRows];
@@ -412,8 +448,8 @@ void SEQKIT_AT_LEVEL(attention_forward_unit)(const AttentionShape& shape, const 
         any = any || seen[r].end > 0;
       }
       if (!any) continue;
-      multiply({.a = q + top * in.q_strides.row,
-                .a_row = in.q_strides.row,
+      multiply({.a = queries + top * shape.width,
+                .a_row = shape.width,
                 .a_step = 1,
                 .b = keys,
                 .b_row = kKeyBlock,
@@ -427,58 +463,65 @@ void SEQKIT_AT_LEVEL(attention_forward_unit)(const AttentionShape& shape, const 
         const int64_t row = first_row + top + r;
         uint32_t words[kKeyBlock];
         if (shape.drop_below) random_block(shape, flat_head, row, start, words);
-        float* logits_out =
-            out.weights ? out.weights + (flat_head * shape.targets + row) * shape.sources + start : nullptr;
-        const RowBias bias = row_bias(shape, in, sentence, head, row, start);
-        const bool weighs = soften(shape, bias, seen[r], shape.drop_below ? words : nullptr, scores + r * kKeyBlock,
-                                   logits_out, running[top + r], sums + (top + r) * shape.value_width);
+        const bool weighs =
+            soften(shape, row_bias(shape, in, sentence, head, row, start), seen[r], shape.drop_below ? words : nullptr,
+                   scores + r * kKeyBlock, logits ? logits + (top + r) * shape.sources + start : nullptr,
+                   running[top + r], sums + (top + r) * shape.value_width);
         if (!weighs) seen[r] = {0, 0};
       }
-      add_values(shape, scores, seen, height, v + start * in.v_strides.row, in.v_strides.row,
-                 sums + top * shape.value_width);
+      add_values(shape, scores, seen, height, values, sums + top * shape.value_width);
     }
   }
   for (int64_t r = 0; r < rows; ++r) {
-    finish_row(shape, out, sentence, head, first_row + r, ranges[r], running[r], sums + r * shape.value_width);
+    finish_row(shape, out, sentence, head, first_row + r, ranges[r], running[r], sums + r * shape.value_width,
+               logits ? logits + r * shape.sources : nullptr);
   }
 }
 
 // One key-value head of one sentence: all its query heads and rows in order, so that its sums have one order.
-void SEQKIT_AT_LEVEL(attention_backward_unit)(const AttentionShape& shape, const AttentionInputs<float>& in,
-                                              const AttentionGradients<float>& grads, int64_t unit, float* scratch) {
+template <typename Number>
+void backward_unit(const AttentionShape& shape, const AttentionInputs<Number>& in,
+                   const AttentionGradients<Number>& grads, int64_t unit, float* scratch) {
   const int64_t group = shape.heads / shape.kv_heads;
   const int64_t sentence = unit / shape.kv_heads, kv_head = unit % shape.kv_heads;
-  const float* k = in.k + sentence * in.k_strides.batch + kv_head * in.k_strides.head;
-  const float* v = in.v + sentence * in.v_strides.batch + kv_head * in.v_strides.head;
-  const int64_t queries = query_count(shape, sentence);
-  const int64_t out_row = shape.heads * shape.value_width, grad_q_row = shape.heads * shape.width;
-  const int64_t grad_k_row = shape.kv_heads * shape.width, grad_v_row = shape.kv_heads * shape.value_width;
+  const Number* k = in.k + sentence * in.k_strides.batch + kv_head * in.k_strides.head;
+  const Number* v = in.v + sentence * in.v_strides.batch + kv_head * in.v_strides.head;
+  const int64_t n_queries = query_count(shape, sentence), out_row = shape.heads * shape.value_width;
 
-  float* keys = scratch;                                    // [Dh][64]
-  float* values = keys + shape.width * kKeyBlock;           // [Dv][64]
-  float* weights = values + shape.value_width * kKeyBlock;  // [rows][64], products, then weights
-  float* slopes = weights + kRowBlock * kKeyBlock;  // [rows][64], d(loss)/d(weight), then scale d(loss)/d(logit)
+  float* queries = take(scratch, kRowBlock * shape.width);           // [rows][Dh], times the scale
+  float* grad_out = take(scratch, kRowBlock * shape.value_width);    // [rows][Dv]
+  float* keys = take(scratch, shape.width * kKeyBlock);              // [Dh][64]
+  float* key_rows = take(scratch, kKeyBlock * shape.width);          // [64][Dh]
+  float* values = take(scratch, shape.value_width * kKeyBlock);      // [Dv][64]
+  float* weights = take(scratch, kRowBlock * kKeyBlock);             // [rows][64], products, then weights
+  float* slopes = take(scratch, kRowBlock * kKeyBlock);              // [rows][64], d(loss)/d(weight), then of the logit
+  float* grad_q = take(scratch, kRowBlock * shape.width);            // [rows][Dh]
+  float* grad_k = take(scratch, shape.sources * shape.width);        // [S][Dh]
+  float* grad_v = take(scratch, shape.sources * shape.value_width);  // [S][Dv]
+  std::memset(grad_k, 0, shape.sources * (shape.width + shape.value_width) * sizeof(float));
   KeyRange ranges[kRowBlock];
   float deltas[kRowBlock];
 
   for (int64_t head = kv_head * group; head < (kv_head + 1) * group; ++head) {
     const int64_t flat_head = sentence * shape.heads + head;
-    for (int64_t first_row = 0; first_row < queries; first_row += kRowBlock) {
-      const int64_t rows = smaller(kRowBlock, queries - first_row);
+    for (int64_t first_row = 0; first_row < n_queries; first_row += kRowBlock) {
+      const int64_t rows = smaller(kRowBlock, n_queries - first_row);
       const int64_t merged = (sentence * shape.targets + first_row) * shape.heads + head;
       const int64_t flat = flat_head * shape.targets + first_row;
-      const float* q = in.q + sentence * in.q_strides.batch + head * in.q_strides.head + first_row * in.q_strides.row;
-      const float* out = grads.out + merged * shape.value_width;
-      const float* grad_out = grads.grad_out + merged * shape.value_width;
-      float* grad_q = grads.grad_q + merged * shape.width;
+      const Number* out = grads.out + merged * shape.value_width;
       const KeyRange all = ranges_of_rows(shape, sentence, first_row, rows, ranges);
+      copy_rows(in.q + sentence * in.q_strides.batch + head * in.q_strides.head + first_row * in.q_strides.row,
+                in.q_strides.row, rows, shape.width, float(shape.scale), queries);
+      copy_rows(grads.grad_out + merged * shape.value_width, out_row, rows, shape.value_width, 1.0f, grad_out);
+      std::memset(grad_q, 0, rows * shape.width * sizeof(float));
 
       // delta = sum over keys of weight d(loss)/d(weight), the term that all keys of a row share.
       for (int64_t r = 0; r < rows; ++r) {
         Vec total{};
         for (int64_t d = 0; d < shape.value_width; d += kLanes) {
           const int count = lanes_left(shape.value_width - d);
-          total = fma(load_some(grad_out + r * out_row + d, count), load_some(out + r * out_row + d, count), total);
+          total = fma(load_some(grad_out + r * shape.value_width + d, count), load_some(out + r * out_row + d, count),
+                      total);
         }
         for (int64_t j = ranges[r].begin; grads.grad_weights && j < ranges[r].end; j += kLanes) {
           const int count = lanes_left(ranges[r].end - j);
@@ -490,41 +533,48 @@ void SEQKIT_AT_LEVEL(attention_backward_unit)(const AttentionShape& shape, const
 
       for (int64_t start = all.begin / kKeyBlock * kKeyBlock; start < all.end; start += kKeyBlock) {
         const int64_t count = smaller(kKeyBlock, all.end - start), columns = whole_vectors(count);
+        // Rows above `first` and from `last` on see nothing of this block: under a causal mask, half of all rows.
+        int64_t first = 0, last = rows;
+        while (first < last && within(ranges[first], start, count).end == 0) ++first;
+        while (last > first && within(ranges[last - 1], start, count).end == 0) --last;
+        first = first / kTileRows * kTileRows;
+        const int64_t height = last - first;
+        if (height == 0) continue;
         pack(k + start * in.k_strides.row, in.k_strides.row, count, shape.width, keys);
         pack(v + start * in.v_strides.row, in.v_strides.row, count, shape.value_width, values);
-        const Product scores{.a = q,
-                             .a_row = in.q_strides.row,
+        copy_rows(k + start * in.k_strides.row, in.k_strides.row, count, shape.width, 1.0f, key_rows);
+        const Product scores{.a = queries + first * shape.width,
+                             .a_row = shape.width,
                              .a_step = 1,
                              .b = keys,
                              .b_row = kKeyBlock,
-                             .c = weights,
+                             .c = weights + first * kKeyBlock,
                              .c_row = kKeyBlock,
                              .depth = shape.width,
                              .fresh = true};
-        multiply(scores, rows, columns);
-        const Product grad_weights{.a = grad_out,
-                                   .a_row = out_row,
+        multiply(scores, height, columns);
+        const Product grad_weights{.a = grad_out + first * shape.value_width,
+                                   .a_row = shape.value_width,
                                    .a_step = 1,
                                    .b = values,
                                    .b_row = kKeyBlock,
-                                   .c = slopes,
+                                   .c = slopes + first * kKeyBlock,
                                    .c_row = kKeyBlock,
                                    .depth = shape.value_width,
                                    .fresh = true};
-        multiply(grad_weights, rows, columns);
+        multiply(grad_weights, height, columns);
 
-        for (int64_t r = 0; r < rows; ++r) {
+        for (int64_t r = first; r < last; ++r) {
           const int64_t row = first_row + r, at = (flat + r) * shape.sources + start;
           const KeyRange seen = within(ranges[r], start, count);
-          const RowBias bias = row_bias(shape, in, sentence, head, row, start);
+          const RowBias<Number> bias = row_bias(shape, in, sentence, head, row, start);
           const Vec largest = splat(grads.stats[2 * (flat + r)]), inverse = splat(grads.stats[2 * (flat + r) + 1]);
           uint32_t words[kKeyBlock];
           if (shape.drop_below) random_block(shape, flat_head, row, start, words);
           for (int64_t c = 0; c < columns; c += kLanes) {
             float* weight_at = weights + r * kKeyBlock + c;
             float* slope_at = slopes + r * kKeyBlock + c;
-            const VecInt number = lane_numbers() + int(c);
-            const VecInt inside = (number >= int(seen.begin)) & (number < int(seen.end));
+            const VecInt inside = lanes_inside(c, seen);
             const Vec weight = exp(logits(bias, weights + r * kKeyBlock, c, seen) - largest) * inverse;
             const Vec keep = shape.drop_below ? kept(words, c, shape.drop_below) : splat(1.0f);
             Vec slope = load(slope_at) * keep;
@@ -537,44 +587,75 @@ void SEQKIT_AT_LEVEL(attention_backward_unit)(const AttentionShape& shape, const
               store_some(grads.grad_bias + at + c, slope, lanes_left(seen.end - c));
             }
             store(weight_at, inside ? weight * keep : splat(0.0f));
-            store(slope_at, slope * splat(float(shape.scale)));
+            store(slope_at, slope);
           }
         }
 
-        const int64_t first_key = (sentence * shape.sources + start) * shape.kv_heads + kv_head;
-        const Product grad_v{.a = weights,
-                             .a_row = 1,
-                             .a_step = kKeyBlock,
-                             .b = grad_out,
-                             .b_row = out_row,
-                             .c = grads.grad_v + first_key * shape.value_width,
-                             .c_row = grad_v_row,
-                             .depth = rows,
-                             .fresh = false};
-        multiply(grad_v, count, shape.value_width);
-        const Product grad_k{.a = slopes,
-                             .a_row = 1,
-                             .a_step = kKeyBlock,
-                             .b = q,
-                             .b_row = in.q_strides.row,
-                             .c = grads.grad_k + first_key * shape.width,
-                             .c_row = grad_k_row,
-                             .depth = rows,
-                             .fresh = false};
-        multiply(grad_k, count, shape.width);
-        const Product to_grad_q{.a = slopes,
+        const Product to_grad_v{.a = weights + first * kKeyBlock,
+                                .a_row = 1,
+                                .a_step = kKeyBlock,
+                                .b = grad_out + first * shape.value_width,
+                                .b_row = shape.value_width,
+                                .c = grad_v + start * shape.value_width,
+                                .c_row = shape.value_width,
+                                .depth = height,
+                                .fresh = false};
+        multiply(to_grad_v, count, shape.value_width);
+        const Product to_grad_k{.a = slopes + first * kKeyBlock,
+                                .a_row = 1,
+                                .a_step = kKeyBlock,
+                                .b = queries + first * shape.width,
+                                .b_row = shape.width,
+                                .c = grad_k + start * shape.width,
+                                .c_row = shape.width,
+                                .depth = height,
+                                .fresh = false};
+        multiply(to_grad_k, count, shape.width);
+        const Product to_grad_q{.a = slopes + first * kKeyBlock,
                                 .a_row = kKeyBlock,
                                 .a_step = 1,
-                                .b = k + start * in.k_strides.row,
-                                .b_row = in.k_strides.row,
-                                .c = grad_q,
-                                .c_row = grad_q_row,
+                                .b = key_rows,
+                                .b_row = shape.width,
+                                .c = grad_q + first * shape.width,
+                                .c_row = shape.width,
                                 .depth = count,
                                 .fresh = false};
-        multiply(to_grad_q, rows, shape.width);
+        multiply(to_grad_q, height, shape.width);
       }
+      write_rows(grad_q, rows, shape.width, float(shape.scale), grads.grad_q + merged * shape.width,
+                 shape.heads * shape.width);
     }
   }
+  for (int64_t head = kv_head * group; head < (kv_head + 1) * group; ++head) {
+    for (int64_t row = n_queries; row < shape.targets; ++row) {
+      std::memset(grads.grad_q + ((sentence * shape.targets + row) * shape.heads + head) * shape.width, 0,
+                  shape.width * sizeof(Number));
+    }
+  }
+  const int64_t first_key = sentence * shape.sources * shape.kv_heads + kv_head;
+  write_rows(grad_k, shape.sources, shape.width, 1.0f, grads.grad_k + first_key * shape.width,
+             shape.kv_heads * shape.width);
+  write_rows(grad_v, shape.sources, shape.value_width, 1.0f, grads.grad_v + first_key * shape.value_width,
+             shape.kv_heads * shape.value_width);
 }
+
+}  // namespace
+
+namespace seqkit {
+
+#define SEQKIT_ATTENTION(Number)                                                                                    \
+  void SEQKIT_AT_LEVEL(attention_forward_##Number)(const AttentionShape& shape, const AttentionInputs<Number>& in,  \
+                                                   const AttentionOutputs<Number>& out, int64_t unit,               \
+                                                   float* scratch) {                                                \
+    forward_unit(shape, in, out, unit, scratch);                                                                    \
+  }                                                                                                                 \
+  void SEQKIT_AT_LEVEL(attention_backward_##Number)(const AttentionShape& shape, const AttentionInputs<Number>& in, \
+                                                    const AttentionGradients<Number>& grads, int64_t unit,          \
+                                                    float* scratch) {                                               \
+    backward_unit(shape, in, grads, unit, scratch);                                                                 \
+  }
+SEQKIT_ATTENTION(float)
+SEQKIT_ATTENTION(Half)
+SEQKIT_ATTENTION(Bfloat16)
 
 }  // namespace seqkit

@@ -6,6 +6,7 @@
 // container would leave weak AVX-512 code that the linker may choose for every caller, old machines included.
 #pragma once
 
+#include <cstdint>
 #include <cstdlib>
 
 #define SEQKIT_JOIN_(name, level) name##_##level
@@ -28,6 +29,14 @@ namespace seqkit {
 
 // The numbers that a CUDA kernel is called for.
 enum class Element { kFloat, kHalf, kBfloat16 };
+
+// The bits of 16-bit numbers as a CPU kernel meets them in memory; it computes in float.
+struct Half {
+  uint16_t bits;
+};
+struct Bfloat16 {
+  uint16_t bits;
+};
 
 // 0 base, 1 AVX2 with FMA, 2 AVX-512; SEQKIT_ISA caps it, so that tests run every level on one machine.
 // Static, not inline: a file compiled for another level must never lend its copy.

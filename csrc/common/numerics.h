@@ -7,6 +7,8 @@
 
 #include <cstdint>
 #include <cstring>
+
+#include "common/device.h"
 #if defined(__AVX2__) || defined(__AVX512F__)
 #include <immintrin.h>
 #endif
@@ -68,6 +70,93 @@ SEQKIT_INLINE void store_some(float* to, Vec value, int count) {
   }
 }
 
+// ---- 16-bit numbers in memory, floats in registers; rounded to nearest, ties to even ----
+
+typedef uint16_t VecBits __attribute__((vector_size(kLanes * sizeof(uint16_t))));
+
+SEQKIT_INLINE Vec widen(VecBits bits, const seqkit::Bfloat16*) {
+  const VecInt wide = __builtin_convertvector(bits, VecInt) << 16;
+  Vec value;
+  std::memcpy(&value, &wide, sizeof value);
+  return value;
+}
+
+SEQKIT_INLINE VecBits narrow(Vec value, const seqkit::Bfloat16*) {
+  typedef uint32_t VecWide __attribute__((vector_size(kLanes * sizeof(uint32_t))));
+  VecWide wide;
+  std::memcpy(&wide, &value, sizeof wide);
+  const VecWide rounded = (wide + 0x7fff + ((wide >> 16) & 1)) >> 16;
+  const VecWide quiet = (wide >> 16) | 0x40;
+  return __builtin_convertvector((VecWide)(value == value) ? rounded : quiet, VecBits);
+}
+
+SEQKIT_INLINE Vec widen(VecBits bits, const seqkit::Half*) {
+#if defined(__AVX512F__)
+  return (Vec)_mm512_cvtph_ps((__m256i)bits);
+#elif defined(__AVX2__)
+  return (Vec)_mm256_cvtph_ps((__m128i)bits);
+#else
+  // A normal number keeps its mantissa and gets the other bias; a subnormal one is a multiple of 2^-24.
+  const VecInt wide = __builtin_convertvector(bits, VecInt);
+  const VecInt sign = (wide & 0x8000) << 16, magnitude_bits = wide & 0x7fff;
+  const Vec small = __builtin_convertvector(magnitude_bits, Vec) * splat(0x1p-24f);
+  VecInt small_bits;
+  std::memcpy(&small_bits, &small, sizeof small_bits);
+  const VecInt normal =
+      (magnitude_bits << 13) + (magnitude_bits >= 0x7c00 ? VecInt{} + 0x70000000 : VecInt{} + 0x38000000);
+  const VecInt result = sign | (magnitude_bits < 0x400 ? small_bits : normal);
+  Vec value;
+  std::memcpy(&value, &result, sizeof value);
+  return value;
+#endif
+}
+
+SEQKIT_INLINE VecBits narrow(Vec value, const seqkit::Half*) {
+#if defined(__AVX512F__)
+  return (VecBits)_mm512_cvtps_ph((__m512)value, _MM_FROUND_TO_NEAREST_INT);
+#elif defined(__AVX2__)
+  return (VecBits)_mm256_cvtps_ph((__m256)value, _MM_FROUND_TO_NEAREST_INT);
+#else
+  // Below 2^-14 the last place is 2^-24: adding 1/2 leaves it in the lowest bits. Above, the mantissa is rounded in
+  // place.
+  VecInt bits;
+  std::memcpy(&bits, &value, sizeof bits);
+  const VecInt sign = (bits >> 16) & 0x8000, size = bits & 0x7fffffff;
+  Vec positive;
+  std::memcpy(&positive, &size, sizeof positive);
+  const Vec shifted = positive + splat(0.5f);
+  VecInt small;
+  std::memcpy(&small, &shifted, sizeof small);
+  small = small - 0x3f000000;
+  const VecInt normal = (size - 0x38000000 + 0xfff + ((size >> 13) & 1)) >> 13;
+  const VecInt nan_or_infinity = size > 0x7f800000 ? VecInt{} + 0x7e00 : VecInt{} + 0x7c00;
+  VecInt result = size < 0x38800000 ? small : normal;
+  result = size >= 0x47800000 ? nan_or_infinity : result;
+  return __builtin_convertvector(sign | result, VecBits);
+#endif
+}
+
+template <typename Number>
+SEQKIT_INLINE Vec load_some(const Number* from, int count) {
+  VecBits bits{};
+  if (count == kLanes) {
+    std::memcpy(&bits, from, sizeof bits);
+  } else {
+    for (int lane = 0; lane < count; ++lane) bits[lane] = from[lane].bits;
+  }
+  return widen(bits, from);
+}
+
+template <typename Number>
+SEQKIT_INLINE void store_some(Number* to, Vec value, int count) {
+  const VecBits bits = narrow(value, to);
+  if (count == kLanes) {
+    std::memcpy(to, &bits, sizeof bits);
+  } else {
+    for (int lane = 0; lane < count; ++lane) to[lane].bits = bits[lane];
+  }
+}
+
 // a * b + c, rounded once where the machine can.
 SEQKIT_INLINE Vec fma(Vec a, Vec b, Vec c) {
 #if defined(__AVX512F__)
@@ -79,25 +168,51 @@ SEQKIT_INLINE Vec fma(Vec a, Vec b, Vec c) {
 #endif
 }
 
-// The order of the additions is fixed: halves, quarters, and so on.
-SEQKIT_INLINE float sum(Vec value) {
-  float lanes[kLanes];
-  store(lanes, value);
-  for (int width = kLanes / 2; width > 0; width /= 2) {
-    for (int lane = 0; lane < width; ++lane) lanes[lane] += lanes[lane + width];
-  }
-  return lanes[0];
+// Folds the lanes by halves, quarters and so on, always in this order: lane i meets lane i + half.
+typedef float FourFloats __attribute__((vector_size(16)));
+template <typename Fold>
+SEQKIT_INLINE float fold_lanes(Vec value, const Fold& meet) {
+#if defined(__AVX512F__)
+  typedef float EightFloats __attribute__((vector_size(32)));
+  const EightFloats eight =
+      meet((EightFloats)_mm512_castps512_ps256((__m512)value), (EightFloats)_mm512_extractf32x8_ps((__m512)value, 1));
+  const FourFloats four =
+      meet((FourFloats)_mm256_castps256_ps128((__m256)eight), (FourFloats)_mm256_extractf128_ps((__m256)eight, 1));
+#elif defined(__AVX2__)
+  const FourFloats four =
+      meet((FourFloats)_mm256_castps256_ps128((__m256)value), (FourFloats)_mm256_extractf128_ps((__m256)value, 1));
+#else
+  const FourFloats four = value;
+#endif
+  return meet(meet(four[0], four[2]), meet(four[1], four[3]));
 }
 
-// exp(x) to 2 units in the last place; 0 below -87.3, infinity above 88.7, NaN stays NaN.
+SEQKIT_INLINE float sum(Vec value) {
+  return fold_lanes(value, [](auto a, auto b) { return a + b; });
+}
+
+// NaN is passed over where it can be: b where a is NaN.
+SEQKIT_INLINE float largest_lane(Vec value) {
+  return fold_lanes(value, [](auto a, auto b) { return a > b ? a : b; });
+}
+
+// exp(x) to 2 units in the last place; 0 below -87.3 (below -104 with AVX-512), infinity above 88.7, NaN stays NaN.
 // exp(x) = 2^n exp(r) with n = round(x / ln 2) and a polynomial in r (Cephes expf, S. Moshier).
 SEQKIT_INLINE Vec exp(Vec x) {
+  // A comparison with NaN is false, and the machine's maximum and minimum give the second of two then: NaN passes.
+#if defined(__AVX512F__)
+  const __m512 raised = _mm512_max_ps((__m512)splat(-105.0f), (__m512)x);  // beyond both the power of two is 0 or
+  const Vec clamped = (Vec)_mm512_min_ps((__m512)splat(89.0f), raised);    // infinity
+#else
   const Vec low = splat(-87.33f), high = splat(88.72f);
-  Vec clamped = x < low ? low : x;  // a comparison with NaN is false: NaN passes
+  Vec clamped = x < low ? low : x;
   clamped = clamped > high ? high : clamped;
+#endif
   const Vec rounder = splat(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer
   Vec n = fma(clamped, splat(1.44269504f), rounder) - rounder;
+#if !defined(__AVX512F__)
   n = n > splat(127.0f) ? splat(127.0f) : n;
+#endif
   Vec r = fma(n, splat(-0.693359375f), clamped);
   r = fma(n, splat(2.12194440e-4f), r);
   Vec p = splat(1.9875691500e-4f);
@@ -107,12 +222,16 @@ SEQKIT_INLINE Vec exp(Vec x) {
   p = fma(p, r, splat(1.6666665459e-1f));
   p = fma(p, r, splat(5.0000001201e-1f));
   const Vec mantissa = fma(p, r * r, r) + splat(1.0f);
+#if defined(__AVX512F__)
+  return (Vec)_mm512_scalef_ps((__m512)mantissa, (__m512)n);
+#else
   const VecInt bits = (__builtin_convertvector(n, VecInt) + 127) << 23;
   Vec power;
   std::memcpy(&power, &bits, sizeof power);
   const Vec result = mantissa * power;
   const Vec above = x > high ? splat(__builtin_inff()) : result;
   return x < low ? splat(0.0f) : above;
+#endif
 }
 
 SEQKIT_INLINE Vec magnitude(Vec x) { return x < splat(0.0f) ? -x : x; }

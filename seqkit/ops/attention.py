@@ -1,7 +1,7 @@
 """Exact scaled dot-product attention that takes lengths, not mask tensors, and never builds a [T, S] matrix.
 
-The kernel (csrc/attention) covers float32 and float64 on the CPU, forward and backward; bfloat16 and float16 there are
-computed in float32. A row of the result depends on its own query and the keys it sees, to the last bit: not on padding,
+The kernel (csrc/attention) covers float32, float64, bfloat16 and float16 on the CPU, forward and backward; numbers of 16
+bits are converted as they are read and written, and everything between is float32. A row of the result depends on its own query and the keys it sees, to the last bit: not on padding,
 on the other rows, on the batch or on threads. Other devices run `attention_reference`, as does an `alibi_slopes` that
 wants a gradient.
 
@@ -260,7 +260,8 @@ def attention(
     B, H, T, Dh = q.shape
     S = k.shape[2]
     scale = Dh**-0.5 if scale is None else float(scale)
-    dtype = torch.get_autocast_dtype(q.device.type) if torch.is_autocast_enabled(q.device.type) else q.dtype
+    autocast = torch.is_autocast_enabled(q.device.type) and q.dtype != torch.float64
+    dtype = torch.get_autocast_dtype(q.device.type) if autocast else q.dtype
     learned_slopes = alibi_slopes is not None and alibi_slopes.requires_grad and torch.is_grad_enabled()
 
     if library.backend("attention", q.device) != "native" or learned_slopes:
@@ -278,11 +279,11 @@ def attention(
                 dropout_p=dropout_p,
             )
     else:
-        real = torch.float64 if q.dtype == torch.float64 else torch.float32
-        q, k, v = _rows(q, real), _rows(k, real), _rows(v, real)
+        q, k, v = _rows(q, dtype), _rows(k, dtype), _rows(v, dtype)
         if bias is not None:
-            bias = _rows(bias, real).expand(B, H, T, S)
+            bias = _rows(bias, dtype).expand(B, H, T, S)
         if alibi_slopes is not None:
+            real = torch.float64 if dtype == torch.float64 else torch.float32
             alibi_slopes = alibi_slopes.detach().to(real).contiguous()
         seed = torch.randint(2**63 - 1, (1,)) if dropout_p > 0.0 else None
         reach = -1 if window is None else min(window, S + T)
@@ -320,7 +321,8 @@ def _fake_forward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     B, H, T, _ = q.shape
     weights = q.new_empty(B, H, T, k.shape[2]) if return_weights else q.new_empty(0)
-    return q.new_empty(B, T, H, v.shape[3]), q.new_empty(B, H, T, 2), weights
+    real = torch.float64 if q.dtype == torch.float64 else torch.float32
+    return q.new_empty(B, T, H, v.shape[3]), q.new_empty(B, H, T, 2, dtype=real), weights
 
 
 def _fake_backward(

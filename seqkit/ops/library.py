@@ -25,7 +25,7 @@ DEVICES = ("cpu", "cuda")
 # The name of each operator's kernel in the dispatcher, and what the kernel covers; the rest runs on the reference.
 OPERATORS = {
     "additive_attention": ("additive_attention", "float32 without gradient"),
-    "attention": ("attention_forward", "float32 and float64, forward and backward"),
+    "attention": ("attention_forward", "float32, float64, bfloat16 and float16, forward and backward"),
     "beam_step": ("beam_step", "float32"),
     "gru_cell": ("gru_cell", "float32 without gradient"),
     "linear": ("linear", "float32 without gradient"),

@@ -339,6 +339,75 @@ def test_attention_under_autocast_and_in_half_precision() -> None:
     assert all(leaf.grad is not None and leaf.grad.dtype == torch.bfloat16 for leaf in leaves)
 
 
+HALVES = (torch.bfloat16, torch.float16)
+
+
+def check_halves(name: str, dtype: torch.dtype) -> None:
+    """16-bit tensors are converted as they are read and written, and all between is float32."""
+    T, S = 70, 67
+    given = [x.to(dtype) for x in operands(T, S, 24, 20, Hkv=2)]
+    options = options_for(name, T, S)
+    if "bias" in options:
+        options["bias"] = options["bias"].to(dtype)
+    wide = {key: x.float() if key == "bias" else x for key, x in options.items()}
+    out, weights = ops.attention(*given, **options, return_weights=True)
+    exact, exact_weights = ops.attention(*(x.float() for x in given), **wide, return_weights=True)
+    assert out.dtype == weights.dtype == dtype
+    assert torch.equal(out, exact.to(dtype))
+    assert torch.equal(weights, exact_weights.to(dtype))
+
+
+@needs_native
+@pytest.mark.parametrize("dtype", HALVES)
+@pytest.mark.parametrize("name", OPTIONS)
+def test_attention_of_halves_is_that_of_floats_rounded(name: str, dtype: torch.dtype) -> None:
+    check_halves(name, dtype)
+
+
+@needs_native
+@pytest.mark.parametrize("dtype", HALVES)
+@pytest.mark.parametrize("name", ["causal lengths", "bias", "alibi"])
+def test_attention_gradients_of_halves(name: str, dtype: torch.dtype) -> None:
+    T, S = 70, 67
+    options = options_for(name, T, S)
+    given = [x.to(dtype) for x in operands(T, S, 24, 20, Hkv=2)]
+    if "bias" in options:
+        given.append(options.pop("bias").to(dtype))
+
+    def gradients(kind: torch.dtype) -> list[Tensor]:
+        leaves = [x.to(kind).requires_grad_() for x in given]
+        named = {**options, "bias": leaves[3]} if len(leaves) == 4 else options
+        out, weights = ops.attention(*leaves[:3], **named, return_weights=True)
+        loss = (out.double() * draw(*out.shape, seed=8)).sum() + (weights.double() * draw(*weights.shape, seed=9)).sum()
+        return list(torch.autograd.grad(loss, leaves))
+
+    # One rounding of the output's and of the weights' gradients, one of `out` in delta, one of the result.
+    steps = 3 * torch.finfo(dtype).eps
+    for ours, exact in zip(gradients(dtype), gradients(torch.float64), strict=True):
+        assert (ours - exact).abs().max() < steps * exact.abs().max()
+
+
+def every_number(dtype: torch.dtype) -> Tensor:
+    return torch.arange(-(2**15), 2**15, dtype=torch.int16).view(dtype)
+
+
+def check_conversions(dtype: torch.dtype) -> None:
+    """One key gives its value back: every 16-bit number is read and written as it is, and means of two are rounded."""
+    v = every_number(dtype).view(-1, 1, 1, 64)
+    q = torch.zeros(v.shape[0], 1, 1, 4, dtype=dtype)
+    torch.testing.assert_close(ops.attention(q, q, v), v, rtol=0, atol=0, equal_nan=True)
+    pairs = torch.cat([v, v.flip(0).roll(7, -1)], dim=2)
+    keys = torch.zeros(v.shape[0], 1, 2, 4, dtype=dtype)
+    wide = ops.attention(q.float(), keys.float(), pairs.float()).to(dtype)
+    torch.testing.assert_close(ops.attention(q, keys, pairs), wide, rtol=0, atol=0, equal_nan=True)
+
+
+@needs_native
+@pytest.mark.parametrize("dtype", HALVES)
+def test_attention_converts_every_number(dtype: torch.dtype) -> None:
+    check_conversions(dtype)
+
+
 def test_attention_takes_slopes_with_a_gradient_to_the_reference() -> None:
     slopes = torch.rand(4, requires_grad=True)
     ops.attention(*operands(3, 4, 2), alibi_slopes=slopes).sum().backward()
@@ -395,8 +464,8 @@ def test_attention_kernels_refuse_what_the_face_would_not_send() -> None:
         forward(q, k[..., :4], v, *none, *tail)
     with pytest.raises(RuntimeError, match="stride 1 in its last axis"):
         forward(q.transpose(2, 3).contiguous().transpose(2, 3), k, v, *none, *tail)
-    with pytest.raises(RuntimeError, match="q must have the dtype Float or Double"):
-        forward(q.half(), k.half(), v.half(), *none, *tail)
+    with pytest.raises(RuntimeError, match="q must have the dtype Float, Double, Half or BFloat16"):
+        forward(q.int(), k.half(), v.half(), *none, *tail)
     with pytest.raises(RuntimeError, match="seed must be given with dropout"):
         forward(q, k, v, *none, False, -1, 0.5, 0.5, False)
     out, stats, weights = forward(q, k, v, *none, *tail)
@@ -436,9 +505,15 @@ def test_attention_compiles_forward_and_backward(name: str) -> None:
 @pytest.mark.parametrize("level", ["0", "1"])
 def test_attention_at_lower_machine_levels(level: str) -> None:
     code = """
+import sys
 import torch
 from seqkit import ops
+sys.path.insert(0, "tests/ops")
+from test_attention import HALVES, check_conversions, check_halves
 torch.manual_seed(0)
+for dtype in HALVES:
+    check_conversions(dtype)
+    check_halves("causal lengths", dtype)
 q, k, v = (torch.randn(2, 3, n, 21, requires_grad=True) for n in (40, 90, 90))
 lengths = torch.tensor([90, 71])
 def run(f, *given):

@@ -7,6 +7,14 @@ function after its module has been imported makes the function win for good.
 from seqkit.ops.additive_attention import additive_attention, additive_attention_reference
 from seqkit.ops.attention import attention, attention_reference
 from seqkit.ops.beam_step import BeamState, beam_step, beam_step_reference, mean_log_softmax
+from seqkit.ops.decode_attention import (
+    cross_attention_decode,
+    cross_attention_decode_reference,
+    decode_attention,
+    decode_attention_reference,
+    extend_ancestry,
+    extend_ancestry_reference,
+)
 from seqkit.ops.library import backend, use_backend
 from seqkit.ops.linear import linear, linear_reference, pack_linear_weight
 from seqkit.ops.recurrent import gru_cell, gru_cell_reference, lstm_cell, lstm_cell_reference
@@ -20,6 +28,12 @@ __all__ = [
     "backend",
     "beam_step",
     "beam_step_reference",
+    "cross_attention_decode",
+    "cross_attention_decode_reference",
+    "decode_attention",
+    "decode_attention_reference",
+    "extend_ancestry",
+    "extend_ancestry_reference",
     "gru_cell",
     "gru_cell_reference",
     "linear",

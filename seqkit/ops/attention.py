@@ -1,9 +1,9 @@
 """Exact scaled dot-product attention that takes lengths, not mask tensors, and never builds a [T, S] matrix.
 
-The kernel (csrc/attention) covers float32, float64, bfloat16 and float16 on the CPU, forward and backward; numbers of 16
-bits are converted as they are read and written, and everything between is float32. A row of the result depends on its own query and the keys it sees, to the last bit: not on padding,
-on the other rows, on the batch or on threads. Other devices run `attention_reference`, as does an `alibi_slopes` that
-wants a gradient.
+The kernels (csrc/attention) run forward and backward, on the CPU in float32, float64, bfloat16 and float16, on CUDA in
+all but float64. Numbers of 16 bits are converted as they are read and written; sums and the softmax are float32. On the
+CPU a row of the result depends on its own query and the keys it sees, to the last bit: not on padding, on the other
+rows, on the batch or on threads. An `alibi_slopes` that wants a gradient runs `attention_reference`.
 
 The autograd node is a `torch.autograd.Function`, because `register_autograd` costs 39 µs a call against its 16.
 """
@@ -264,7 +264,8 @@ def attention(
     dtype = torch.get_autocast_dtype(q.device.type) if autocast else q.dtype
     learned_slopes = alibi_slopes is not None and alibi_slopes.requires_grad and torch.is_grad_enabled()
 
-    if library.backend("attention", q.device) != "native" or learned_slopes:
+    covered = q.device.type == "cpu" or dtype != torch.float64
+    if library.backend("attention", q.device) != "native" or learned_slopes or not covered:
         with torch.autocast(q.device.type, enabled=False):
             given = (x.to(torch.promote_types(x.dtype, torch.float32)) for x in (q, k, v))
             out, weights = attention_reference(
@@ -285,7 +286,7 @@ def attention(
         if alibi_slopes is not None:
             real = torch.float64 if dtype == torch.float64 else torch.float32
             alibi_slopes = alibi_slopes.detach().to(real).contiguous()
-        seed = torch.randint(2**63 - 1, (1,)) if dropout_p > 0.0 else None
+        seed = torch.randint(2**63 - 1, (1,), device="cpu") if dropout_p > 0.0 else None
         reach = -1 if window is None else min(window, S + T)
         options = (causal, reach, scale, dropout_p, return_weights)
         q_counts, k_counts = _counts(q_lengths), _counts(k_lengths)

@@ -415,6 +415,53 @@ def test_attention_takes_slopes_with_a_gradient_to_the_reference() -> None:
     assert slopes.grad.any()
 
 
+# Importing torch's samples warns of what that module itself uses.
+@needs_native
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+def test_attention_passes_torchs_own_samples(dtype: torch.dtype) -> None:
+    from torch.testing._internal.common_methods_invocations import op_db
+
+    [info] = [op for op in op_db if op.name == "nn.functional.scaled_dot_product_attention"]
+    samples = list(info.sample_inputs("cpu", dtype, requires_grad=True))
+    assert len(samples) >= 25
+    for sample in samples:
+        leaves = (sample.input, *sample.args)
+        mask, causal, share = (sample.kwargs.get(name) for name in ("attn_mask", "is_causal", "dropout_p"))
+
+        def ours(share: float, leaves: Any = leaves, mask: Any = mask, causal: Any = causal) -> Tensor:
+            q, k, v = (x[:, None] if max(y.ndim for y in leaves) == 3 else x for x in leaves)
+            q = q.expand(*k.shape[:2], *q.shape[-2:])
+            if causal:  # torch aligns the first query with the first key, we the last with the last
+                k, v = k[:, :, : q.shape[2]], v[:, :, : q.shape[2]]
+            bias = None if mask is None else mask.expand(1, 1, *mask.shape)
+            out = ops.attention(q, k, v, causal=causal, bias=bias, dropout_p=share)
+            return out[:, 0] if max(y.ndim for y in leaves) == 3 else out
+
+        def peer(*leaves: Tensor, mask: Any = mask, causal: Any = causal) -> Tensor:
+            mask = None if mask is None else mask.to(leaves[0].dtype)
+            return F.scaled_dot_product_attention(*leaves, attn_mask=mask, is_causal=causal)
+
+        def results(f: Any, leaves: Any) -> list[Tensor]:
+            out = f(*leaves)
+            return [x.double() for x in (out, *torch.autograd.grad(out.sum(), leaves))]
+
+        exact = results(peer, [x.detach().double().requires_grad_() for x in leaves])
+        rows = zip(results(lambda *_: ours(0.0), leaves), results(peer, leaves), exact, strict=True)
+        size = max(float(x.abs().max()) for x in leaves)
+        for part, (mine, theirs, truth) in enumerate(rows):
+            # Torch's formula for small tensors never takes g . v - g . out, whose two terms are rounded apart.
+            inside = torch.finfo(torch.float64 if dtype == torch.float64 else torch.float32).eps
+            rounding = inside * size**3 + torch.finfo(dtype).eps * (size**2 if part else size)
+            most = (3 if part else 2) * float((theirs - truth).abs().max()) + rounding
+            assert float((mine - truth).abs().max()) <= most
+        if share:  # other numbers are drawn than torch's: the mean of many is that without dropout
+            torch.manual_seed(0)
+            many = torch.stack([ours(share).detach().double() for _ in range(100)])
+            error = (many.mean(0) - exact[0]).abs() / (many.std(0) / 10 + 1e-6)
+            assert error.mean() < 1.2
+
+
 def test_visible_keys_by_hand() -> None:
     def seen(**options: Any) -> list[list[int]]:
         given: dict[str, Any] = {"q_lengths": None, "k_lengths": None, "causal": False, "window": None, **options}

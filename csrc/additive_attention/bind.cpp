@@ -48,6 +48,4 @@ SEQKIT_LIBRARY(library) {
       "additive_attention(Tensor query, Tensor keys, Tensor values, Tensor v, Tensor? lengths) -> (Tensor, Tensor)");
 }
 
-SEQKIT_LIBRARY_IMPL(CPU, library) {
-  library.impl("additive_attention", TORCH_BOX(&seqkit::additive_attention));
-}
+SEQKIT_LIBRARY_IMPL(CPU, library) { library.impl("additive_attention", TORCH_BOX(&seqkit::additive_attention)); }

@@ -354,5 +354,3 @@ def _fake_backward(
 if library.is_built("attention"):
     torch.library.register_fake("seqkit::attention_forward", _fake_forward)
     torch.library.register_fake("seqkit::attention_backward", _fake_backward)
-    # A direct call of the operator under autocast computes in float32, as `attention` does.
-    torch.library.register_autocast("seqkit::attention_forward", "cpu", torch.float32)

@@ -4,8 +4,9 @@ Encoder: x = embed(source) sqrt(D) + PE, then N layers of self-attention and fee
 Decoder: y = embed(target) sqrt(D) + PE, then N layers of causal self-attention, attention over the encoder's output,
 and feed-forward; logits = y Eᵀ with the embedding matrix E when it is tied.
 
-Decoding keeps the keys and values of earlier positions, so that a step costs one position; the source's keys and values
-are held once a sentence and the K hypotheses of a beam are the K queries on them.
+Decoding keeps the keys and values of earlier positions, so that a step costs one position. They stay where they were
+written: which beam wrote a position of a hypothesis stands in its ancestry, and a search moves that table alone. The
+source's keys and values are held once a sentence and the K hypotheses of a beam are the K queries on them.
 
 Reference: Vaswani et al. 2017, section 3, arXiv:1706.03762. Pre-norm: Xiong et al. 2020, arXiv:2002.04745. Tied
 embeddings: Press and Wolf 2017, arXiv:1608.05859.
@@ -24,7 +25,8 @@ from torch.nn import functional as F
 from seqkit.config import option
 from seqkit.decode.step import StepOutput
 from seqkit.errors import InputError
-from seqkit.models.encoder_decoder import Source, flat_rows
+from seqkit.models.encoder_decoder import Source
+from seqkit.nn.beam_cache import BeamCache
 from seqkit.nn.dropout import dropout
 from seqkit.nn.linear import PackedWeights, affine
 from seqkit.nn.transformer import DecoderLayer, EncoderLayer, LearnedPositions, SinusoidalPositions
@@ -72,10 +74,9 @@ class TransformerConfig:
 class TransformerState:
     """What a decoder step needs: the keys and values so far, and those of the source."""
 
-    cache: list[Tensor]  # a layer: B K capacity 2D, keys beside values
+    cache: BeamCache
     memory: list[Tensor]  # a layer: B S 2D, the same for the source
     source_lengths: Tensor  # B
-    position: int
     want_attention: bool
 
 
@@ -148,40 +149,36 @@ class Transformer(nn.Module):
     def start(self, inputs: Source) -> TransformerState:
         """The state before the first step: the source's keys and values, and an empty cache."""
         encoded = self.encode(inputs.tokens, inputs.lengths)
-        n_sentences, width = encoded.shape[0], encoded.shape[2]
         return TransformerState(
-            cache=[encoded.new_zeros(n_sentences, 1, 16, 2 * width) for _ in self.decoder],
+            cache=BeamCache.empty(len(encoded), len(self.decoder), encoded),
             memory=[layer.cross.memory(encoded) for layer in self.decoder],  # type: ignore[union-attr, operator]
             source_lengths=inputs.lengths,
-            position=0,
             want_attention=inputs.want_attention,
         )
 
     def step(self, tokens: Int[Tensor, "B K"], state: TransformerState) -> StepOutput:
         """Logits of the next token for K hypotheses a sentence, whose newest tokens are given."""
-        position = state.position
-        if position == state.cache[0].shape[2]:
-            state.cache = [F.pad(cache, (0, 0, 0, position)) for cache in state.cache]  # twice the capacity
+        cache = state.cache.open(tokens.shape[1])
+        position = cache.length - 1
         y = self._embed(tokens[..., None], self.target_embedding, self.target_positions, position)[:, :, 0]  # B K D
         weights: Tensor | None = None
         for index, layer in enumerate(self.decoder):
             last = index == len(self.decoder) - 1
             y, weights = layer.step(  # type: ignore[operator]
-                y, state.cache[index].flatten(0, 1), position, state.memory[index], state.source_lengths,
+                y, cache.layers[index], cache.ancestry, position, state.memory[index], state.source_lengths,
                 return_weights=last and state.want_attention,
             )  # fmt: skip
-        return StepOutput(self._logits(self.decoder_norm(y)), replace(state, position=position + 1), weights)
+        return StepOutput(self._logits(self.decoder_norm(y)), replace(state, cache=cache), weights)
 
     def reorder(self, state: TransformerState, parents: Int[Tensor, "B K2"]) -> TransformerState:
         """The state in which new hypothesis j of sentence b continues old hypothesis parents[b, j]."""
-        rows = flat_rows(parents, state.cache[0].shape[1])
-        return replace(state, cache=[_follow(cache, rows, parents, state.position) for cache in state.cache])
+        return replace(state, cache=state.cache.reorder(parents))
 
     def keep(self, state: TransformerState, sentences: Int[Tensor, " B2"]) -> TransformerState:
         """The state of some of the sentences."""
         return replace(
             state,
-            cache=[cache.index_select(0, sentences) for cache in state.cache],
+            cache=state.cache.keep(sentences),
             memory=[memory.index_select(0, sentences) for memory in state.memory],
             source_lengths=state.source_lengths[sentences],
         )
@@ -196,10 +193,3 @@ class Transformer(nn.Module):
     def _logits(self, y: Float[Tensor, "*rows D"]) -> Float[Tensor, "*rows V"]:
         weight = self.target_embedding if self.output_weight is None else self.output_weight
         return affine(y, weight, self.output_bias, self.packed)
-
-
-def _follow(cache: Tensor, rows: Tensor, parents: Tensor, filled: int) -> Tensor:
-    """The cache of these rows; only filled positions are copied; the others are written before they are read."""
-    followed = cache.new_empty(*parents.shape, *cache.shape[2:])  # B K2 capacity 2D
-    torch.index_select(cache.flatten(0, 1)[:, :filled], 0, rows, out=followed.flatten(0, 1)[:, :filled])
-    return followed

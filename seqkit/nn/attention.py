@@ -47,23 +47,24 @@ class SelfAttention(nn.Module):
         return self.output(merge_heads(context))
 
     def step(
-        self, x: Float[Tensor, "R D"], cache: Float[Tensor, "R capacity 2*D"], position: int
-    ) -> Float[Tensor, "R D"]:
-        """Attention of the newest position over all up to it; writes its key and value into the cache.
+        self,
+        x: Float[Tensor, "B K D"],
+        cache: Float[Tensor, "B C capacity 2*D"],
+        ancestry: Int[Tensor, "B K capacity"],
+        position: int,
+    ) -> Float[Tensor, "B K D"]:
+        """Attention of each hypothesis' newest position over its own past; writes its key and value into the cache.
 
         Args:
-            cache: the keys and values of each row, side by side; filled before `position`.
+            cache: keys and values side by side, C >= K; beam c's of a position stay where they were written.
+            ancestry: which beam wrote each position of a hypothesis, this one included (`ops.decode_attention`).
         """
-        width = x.shape[-1]
-        projected = self.qkv(x)  # R 3D
-        cache[:, position] = projected[:, width:]
-        history = cache[:, : position + 1]
-        context = ops.attention(
-            split_heads(projected[:, None, :width], self.n_heads),
-            split_heads(history[..., :width], self.n_heads),
-            split_heads(history[..., width:], self.n_heads),
-        )
-        return self.output(merge_heads(context)[:, 0])
+        n_beams, width = x.shape[1:]
+        projected = self.qkv(x)  # B K 3D
+        cache[:, :n_beams, position] = projected[..., width:]
+        key, value = cache.view(*cache.shape[:3], 2, self.n_heads, -1).unbind(3)  # B C capacity H Dh
+        query = projected[..., :width].view(*x.shape[:2], self.n_heads, -1)
+        return self.output(ops.decode_attention(query, key, value, ancestry, position).flatten(2))
 
 
 class CrossAttention(nn.Module):
@@ -88,7 +89,7 @@ class CrossAttention(nn.Module):
         source_lengths: Int[Tensor, " B"],
         return_weights: bool = False,
     ) -> tuple[Float[Tensor, "B T D"], Float[Tensor, "B T S"] | None]:
-        """The attended source for T queries of each sentence, which in a beam search are its T hypotheses."""
+        """The attended source for every target position."""
         query = split_heads(self.query(x), self.n_heads)
         key, value = (split_heads(part, self.n_heads) for part in memory.chunk(2, dim=-1))
         attended = ops.attention(
@@ -101,3 +102,17 @@ class CrossAttention(nn.Module):
         )
         context, weights = attended if isinstance(attended, tuple) else (attended, None)
         return self.output(merge_heads(context)), None if weights is None else mean_over_heads(weights)
+
+    def step(
+        self,
+        x: Float[Tensor, "B K D"],
+        memory: Float[Tensor, "B S 2*D"],
+        source_lengths: Int[Tensor, " B"],
+        return_weights: bool = False,
+    ) -> tuple[Float[Tensor, "B K D"], Float[Tensor, "B K S"] | None]:
+        """The attended source for K hypotheses of each sentence, which share its keys and values."""
+        query = self.query(x).view(*x.shape[:2], self.n_heads, -1)  # B K H Dh
+        key, value = (split_heads(part, self.n_heads) for part in memory.chunk(2, dim=-1))
+        attended = ops.cross_attention_decode(query, key, value, source_lengths, return_weights=return_weights)
+        context, weights = attended if isinstance(attended, tuple) else (attended, None)
+        return self.output(context.flatten(2)), None if weights is None else mean_over_heads(weights.transpose(1, 2))

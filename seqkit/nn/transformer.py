@@ -91,7 +91,8 @@ class DecoderLayer(nn.Module):
     def step(
         self,
         x: Float[Tensor, "B K D"],
-        cache: Float[Tensor, "R capacity 2*D"],
+        cache: Float[Tensor, "B C capacity 2*D"],
+        ancestry: Int[Tensor, "B K capacity"],
         position: int,
         memory: Float[Tensor, "B S 2*D"],
         source_lengths: Int[Tensor, " B"],
@@ -100,17 +101,18 @@ class DecoderLayer(nn.Module):
         """One position of K hypotheses for each of B sentences, and where they look if wanted.
 
         Args:
-            cache: keys and values of the R = B K rows up to `position`; this position is written into it.
+            cache: keys and values of C >= K beams up to `position`; this position is written into it.
+            ancestry: which beam wrote each position of a hypothesis.
             memory: keys and values of the source, once a sentence for all of its hypotheses.
         """
         weights: Tensor | None = None
 
         def self_attention(y: Tensor) -> Tensor:
-            return self.attention.step(y.flatten(0, 1), cache, position).view_as(y)
+            return self.attention.step(y, cache, ancestry, position)
 
         def cross_attention(y: Tensor) -> Tensor:
             nonlocal weights
-            context, weights = self.cross(y, memory, source_lengths, return_weights)
+            context, weights = self.cross.step(y, memory, source_lengths, return_weights)
             return context
 
         return self._residuals(x, self_attention, cross_attention), weights

@@ -41,14 +41,18 @@ def test_cross_attention_and_its_map_are_torchs() -> None:
     context, weights = ours(x, ours.memory(encoded), lengths, return_weights=True)
     torch.testing.assert_close(context, expected)
     torch.testing.assert_close(weights, expected_map)
+    with torch.no_grad():
+        stepped, stepped_weights = ours.step(x, ours.memory(encoded), lengths, return_weights=True)
+    torch.testing.assert_close(stepped, expected)
+    torch.testing.assert_close(stepped_weights, expected_map)
 
 
 def test_a_step_at_a_time_equals_the_whole_sequence() -> None:
     torch.manual_seed(0)
     attention = SelfAttention(16, 2)
     x = torch.randn(3, 5, 16)
-    cache = torch.full((3, 8, 32), float("nan"))
+    cache, ancestry = torch.full((3, 1, 8, 32), float("nan")), torch.zeros(3, 1, 8, dtype=torch.int64)
     with torch.no_grad():
         whole = attention(x, causal=True)
-        steps = [attention.step(x[:, position], cache, position) for position in range(5)]
-    torch.testing.assert_close(torch.stack(steps, dim=1), whole)
+        steps = [attention.step(x[:, t, None], cache, ancestry, t) for t in range(5)]
+    torch.testing.assert_close(torch.cat(steps, dim=1), whole)

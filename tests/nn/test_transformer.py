@@ -51,8 +51,9 @@ def test_a_decoder_layer_is_torchs_whole_and_step_by_step(pre_norm: bool) -> Non
     )
     torch.testing.assert_close(ours(y, encoded, lengths), expected)
     with torch.no_grad():
-        memory, cache = ours.cross.memory(encoded), torch.zeros(2, 4, 32)
-        steps = [ours.step(y[:, t, None], cache, t, memory, lengths)[0][:, 0] for t in range(4)]
+        memory, cache = ours.cross.memory(encoded), torch.zeros(2, 1, 4, 32)
+        ancestry = torch.zeros(2, 1, 4, dtype=torch.int64)
+        steps = [ours.step(y[:, t, None], cache, ancestry, t, memory, lengths)[0][:, 0] for t in range(4)]
     torch.testing.assert_close(torch.stack(steps, dim=1), expected)
 
 

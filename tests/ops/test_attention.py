@@ -330,7 +330,7 @@ def test_attention_under_autocast_and_in_half_precision() -> None:
     torch.testing.assert_close(out.float(), ops.attention(*given), rtol=1e-2, atol=1e-2)
     # Floats train under autocast, 16-bit numbers with and without it; a gradient has the dtype of its leaf.
     for dtype, autocast in ((torch.float32, True), (torch.bfloat16, True), (torch.bfloat16, False)):
-        leaves = [x.to(dtype).requires_grad_() for x in given]
+        leaves = [x.detach().to(dtype).requires_grad_() for x in given]
         with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
             half = ops.attention(*leaves)
         half.float().sum().backward()

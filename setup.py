@@ -1,7 +1,7 @@
 """Builds `seqkit/_C.abi3.so`, the native kernels, with ninja and without importing torch.
 
 One folder of `csrc` is one operator: `cpu.cpp` and `*.simd.cpp` (compiled once per instruction set), `bind.cpp` (the
-only file that sees torch, and only its stable ABI) and `cuda.cu` (compiled where nvcc is found). A new folder needs no
+only file that sees torch, and only its stable ABI) and `cuda*.cu` (compiled where nvcc is found). A new folder needs no
 edit here.
 
 torch is found, not imported and not required for the build, so that pip's isolated build uses the torch that is
@@ -173,7 +173,7 @@ def ninja_text(csrc: Path, objects: Path, library: Path, tools: Toolchain) -> st
     any_cuda = False
     for source in sorted(csrc.glob("*/*.cpp")):
         if source.name == "bind.cpp":
-            has_cuda = tools.nvcc is not None and (source.parent / "cuda.cu").exists()
+            has_cuda = tools.nvcc is not None and any(source.parent.glob("cuda*.cu"))
             compile_one("cxx", source, f"{CXX_FLAGS} {include} {stable}{' -DSEQKIT_CUDA' if has_cuda else ''}")
         elif source.name.endswith(".simd.cpp"):
             for level, machine in tools.levels.items():
@@ -181,7 +181,7 @@ def ninja_text(csrc: Path, objects: Path, library: Path, tools: Toolchain) -> st
         else:
             compile_one("cxx", source, f"{CXX_FLAGS} {include}")
     if tools.nvcc is not None:
-        for source in sorted(csrc.glob("*/cuda.cu")):
+        for source in sorted(csrc.glob("*/cuda*.cu")):
             compile_one("nvcc", source, f"{NVCC_FLAGS} {flag('-I', csrc)} {' '.join(archs)}")
             any_cuda = True
 
@@ -258,8 +258,8 @@ def build(csrc: Path, objects: Path, package: Path) -> None:
         "ops": sorted(folder.parent.name for folder in csrc.glob("*/bind.cpp")),
         "compiler": first_line(compiler),
         "isa": list(tools.levels),
-        "cuda_ops": sorted(source.parent.name for source in csrc.glob("*/cuda.cu")) if nvcc else [],
-        "cuda_archs": list(tools.cuda_archs) if any(csrc.glob("*/cuda.cu")) else [],
+        "cuda_ops": sorted({source.parent.name for source in csrc.glob("*/cuda*.cu")}) if nvcc else [],
+        "cuda_archs": list(tools.cuda_archs) if any(csrc.glob("*/cuda*.cu")) else [],
         "torch": torch_version(torch),
     }
     write_facts(package, facts)

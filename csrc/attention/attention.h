@@ -93,4 +93,16 @@ template <typename Number>
 void attention_backward(const AttentionShape& shape, const AttentionInputs<Number>& in,
                         const AttentionGradients<Number>& grads, int64_t begin, int64_t end);
 
+// On CUDA, for float, Half and Bfloat16: null, or what went wrong with the launch. Lengths are cut to their range.
+// `delta` has room for [B, H, T] floats. The maximum in `stats` is in units of log 2.
+constexpr int64_t kWidestCuda = 256, kMostRowsCuda = int64_t{1} << 28;
+
+template <typename Number>
+const char* attention_forward_cuda(const AttentionShape& shape, const AttentionInputs<Number>& in,
+                                   const AttentionOutputs<Number>& out, void* stream);
+
+template <typename Number>
+const char* attention_backward_cuda(const AttentionShape& shape, const AttentionInputs<Number>& in,
+                                    const AttentionGradients<Number>& grads, float* delta, void* stream);
+
 }  // namespace seqkit

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <optional>
 #include <tuple>
+#include <type_traits>
 
 #include "attention/attention.h"
 #include "common/check.h"
@@ -69,6 +70,11 @@ AttentionShape checked_shape(const Call& call) {
                   ": the heads of q must be a multiple of those of k, got ", heads, " and ", kv_heads);
   STD_TORCH_CHECK(width > 0 && call.v.size(3) > 0, call.where, ": the head width must be positive, got ", width,
                   " and ", call.v.size(3));
+  STD_TORCH_CHECK(!on_gpu(call.q) || (width <= kWidestCuda && call.v.size(3) <= kWidestCuda), call.where,
+                  ": the head width must be at most ", kWidestCuda, " on CUDA, got ", width, " and ", call.v.size(3));
+  STD_TORCH_CHECK(!on_gpu(call.q) || batch * heads * std::max(targets, sources) <= kMostRowsCuda, call.where,
+                  ": batch times heads times positions must be at most ", kMostRowsCuda, " on CUDA, got ", batch, ", ",
+                  heads, " and ", std::max(targets, sources));
   STD_TORCH_CHECK(call.window >= -1, call.where, ": window must be -1 or more, got ", call.window);
   STD_TORCH_CHECK(call.dropout >= 0 && call.dropout < 1, call.where, ": dropout must be from 0 to below 1, got ",
                   call.dropout);
@@ -140,6 +146,15 @@ void run_forward(const Call& call, const AttentionShape& shape, Tensor& out, Ten
       .stats = mutable_data<RealOf<Number>>(stats),
       .weights = weights ? mutable_data<Number>(*weights) : nullptr,
   };
+  if (on_gpu(call.q)) {
+#ifdef SEQKIT_CUDA
+    if constexpr (!std::is_same_v<Number, double>) {
+      run_on_gpu(call.where, call.q, [&](void* stream) { return attention_forward_cuda(shape, in, to, stream); });
+      return;
+    }
+#endif
+    STD_TORCH_CHECK(false, call.where, ": the CUDA kernel must be built for this dtype, got a build without it");
+  }
   const int64_t units = shape.batch * shape.heads * row_blocks(shape);
   torch::stable::parallel_for(0, units, grain(shape, units), [&](int64_t begin, int64_t end) {
     attention_forward<Number>(shape, in, to, begin, end);
@@ -154,11 +169,11 @@ std::tuple<Tensor, Tensor, Tensor> forward(const Tensor& q, const Tensor& k, con
   const Call call{"attention", q, k, v, q_lengths, k_lengths, bias, slopes, seed, causal, window, scale, dropout};
   const AttentionShape shape = checked_shape(call);
   const ScalarType dtype = q.scalar_type();
-  Tensor out = torch::stable::empty({shape.batch, shape.targets, shape.heads, shape.value_width}, dtype);
-  Tensor stats = torch::stable::empty({shape.batch, shape.heads, shape.targets, 2}, real_of(dtype));
+  Tensor out = torch::stable::new_empty(q, {shape.batch, shape.targets, shape.heads, shape.value_width}, dtype);
+  Tensor stats = torch::stable::new_empty(q, {shape.batch, shape.heads, shape.targets, 2}, real_of(dtype));
   Tensor weights = return_weights
-                       ? torch::stable::empty({shape.batch, shape.heads, shape.targets, shape.sources}, dtype)
-                       : torch::stable::empty({0}, dtype);
+                       ? torch::stable::new_empty(q, {shape.batch, shape.heads, shape.targets, shape.sources}, dtype)
+                       : torch::stable::new_empty(q, {0}, dtype);
   Tensor* wanted = return_weights ? &weights : nullptr;
   const auto run = dtype == ScalarType::Float    ? run_forward<float>
                    : dtype == ScalarType::Double ? run_forward<double>
@@ -184,6 +199,18 @@ void run_backward(const Call& call, const AttentionShape& shape, const Tensor& o
       .grad_v = mutable_data<Number>(grad_v),
       .grad_bias = grad_bias ? mutable_data<Number>(*grad_bias) : nullptr,
   };
+  if (on_gpu(call.q)) {
+#ifdef SEQKIT_CUDA
+    if constexpr (!std::is_same_v<Number, double>) {
+      Tensor delta = torch::stable::new_empty(call.q, {shape.batch, shape.heads, shape.targets}, ScalarType::Float);
+      run_on_gpu(call.where, call.q, [&](void* stream) {
+        return attention_backward_cuda(shape, in, grads, mutable_data<float>(delta), stream);
+      });
+      return;
+    }
+#endif
+    STD_TORCH_CHECK(false, call.where, ": the CUDA kernel must be built for this dtype, got a build without it");
+  }
   const int64_t units = shape.batch * shape.kv_heads;
   torch::stable::parallel_for(0, units, grain(shape, units), [&](int64_t begin, int64_t end) {
     attention_backward<Number>(shape, in, grads, begin, end);
@@ -209,18 +236,18 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> backward(const Tensor& grad_out, cons
   }
   const ScalarType dtype = q.scalar_type();
   const auto zeros = [&](std::initializer_list<int64_t> size) {
-    Tensor tensor = torch::stable::empty(size, dtype);
+    Tensor tensor = torch::stable::new_empty(q, size, dtype);
     return torch::stable::zero_(tensor);
   };
   // The float64 kernel adds in place; the others write every element.
   const auto sums = [&](std::initializer_list<int64_t> size) {
-    return dtype == ScalarType::Double ? zeros(size) : torch::stable::empty(size, dtype);
+    return dtype == ScalarType::Double ? zeros(size) : torch::stable::new_empty(q, size, dtype);
   };
   Tensor grad_q = sums({shape.batch, shape.targets, shape.heads, shape.width});
   Tensor grad_k = sums({shape.batch, shape.sources, shape.kv_heads, shape.width});
   Tensor grad_v = sums({shape.batch, shape.sources, shape.kv_heads, shape.value_width});
   Tensor grad_bias = bias_gradient ? zeros({shape.batch, shape.heads, shape.targets, shape.sources})
-                                   : torch::stable::empty({0}, dtype);
+                                   : torch::stable::new_empty(q, {0}, dtype);
   const auto run = dtype == ScalarType::Float    ? run_backward<float>
                    : dtype == ScalarType::Double ? run_backward<double>
                    : dtype == ScalarType::Half   ? run_backward<Half>
@@ -249,3 +276,10 @@ SEQKIT_LIBRARY_IMPL(CPU, library) {
   library.impl("attention_forward", TORCH_BOX(&seqkit::forward));
   library.impl("attention_backward", TORCH_BOX(&seqkit::backward));
 }
+
+#ifdef SEQKIT_CUDA
+SEQKIT_LIBRARY_IMPL(CUDA, library) {
+  library.impl("attention_forward", TORCH_BOX(&seqkit::forward));
+  library.impl("attention_backward", TORCH_BOX(&seqkit::backward));
+}
+#endif

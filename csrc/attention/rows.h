@@ -5,6 +5,12 @@
 
 #include "attention/attention.h"
 
+#ifdef __CUDACC__
+#define SEQKIT_ALSO_ON_DEVICE __host__ __device__
+#else
+#define SEQKIT_ALSO_ON_DEVICE
+#endif
+
 namespace {
 
 inline __attribute__((always_inline)) int64_t query_count(const seqkit::AttentionShape& shape, int64_t sentence) {
@@ -33,23 +39,34 @@ inline __attribute__((always_inline)) seqkit::KeyRange keys_seen(const seqkit::A
 
 // Philox 4x32 with ten rounds (Salmon et al. 2011, section 4.1): four random words for each counter and key.
 // The counter is (lane, row, head of all heads, 0), where key j has lane j % 16 + 16 (j / 64) and word (j % 64) / 16.
-constexpr uint32_t kPhiloxMultiplier[2] = {0xD2511F53u, 0xCD9E8D57u};
-constexpr uint32_t kPhiloxWeyl[2] = {0x9E3779B9u, 0xBB67AE85u};
+constexpr uint32_t kPhiloxMultiplier0 = 0xD2511F53u, kPhiloxMultiplier1 = 0xCD9E8D57u;
+constexpr uint32_t kPhiloxWeyl0 = 0x9E3779B9u, kPhiloxWeyl1 = 0xBB67AE85u;
 constexpr int kPhiloxRounds = 10;
 
-inline __attribute__((always_inline)) uint32_t random_word(uint64_t seed, uint32_t head, uint32_t row, int64_t key) {
-  uint32_t x[4] = {static_cast<uint32_t>(key % 16 + key / 64 * 16), row, head, 0};
+struct RandomWords {
+  uint32_t first, second, third, fourth;
+};
+
+inline __attribute__((always_inline)) SEQKIT_ALSO_ON_DEVICE RandomWords random_words(uint64_t seed, uint32_t head,
+                                                                                     uint32_t row, uint32_t lane) {
+  RandomWords x{lane, row, head, 0};
   uint32_t low = static_cast<uint32_t>(seed), high = static_cast<uint32_t>(seed >> 32);
   for (int round = 0; round < kPhiloxRounds; ++round) {
-    const uint64_t first = static_cast<uint64_t>(kPhiloxMultiplier[0]) * x[0];
-    const uint64_t second = static_cast<uint64_t>(kPhiloxMultiplier[1]) * x[2];
-    const uint32_t next[4] = {static_cast<uint32_t>(second >> 32) ^ x[1] ^ low, static_cast<uint32_t>(second),
-                              static_cast<uint32_t>(first >> 32) ^ x[3] ^ high, static_cast<uint32_t>(first)};
-    for (int word = 0; word < 4; ++word) x[word] = next[word];
-    low += kPhiloxWeyl[0];
-    high += kPhiloxWeyl[1];
+    const uint64_t a = static_cast<uint64_t>(kPhiloxMultiplier0) * x.first;
+    const uint64_t b = static_cast<uint64_t>(kPhiloxMultiplier1) * x.third;
+    x = {static_cast<uint32_t>(b >> 32) ^ x.second ^ low, static_cast<uint32_t>(b),
+         static_cast<uint32_t>(a >> 32) ^ x.fourth ^ high, static_cast<uint32_t>(a)};
+    low += kPhiloxWeyl0;
+    high += kPhiloxWeyl1;
   }
-  return x[key % 64 / 16];
+  return x;
+}
+
+inline __attribute__((always_inline)) SEQKIT_ALSO_ON_DEVICE uint32_t random_word(uint64_t seed, uint32_t head,
+                                                                                 uint32_t row, int64_t key) {
+  const RandomWords words = random_words(seed, head, row, static_cast<uint32_t>(key % 16 + key / 64 * 16));
+  const int64_t word = key % 64 / 16;
+  return word < 2 ? (word == 0 ? words.first : words.second) : (word == 2 ? words.third : words.fourth);
 }
 
 }  // namespace

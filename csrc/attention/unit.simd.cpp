@@ -271,11 +271,11 @@ void random_block(const AttentionShape& shape, int64_t head, int64_t row, int64_
                     zero};
     uint32_t low = uint32_t(shape.seed), high = uint32_t(shape.seed >> 32);
     for (int round = 0; round < kPhiloxRounds; ++round) {
-      const VecWord next[4] = {multiply_high(x[2], kPhiloxMultiplier[1]) ^ x[1] ^ low, x[2] * kPhiloxMultiplier[1],
-                               multiply_high(x[0], kPhiloxMultiplier[0]) ^ x[3] ^ high, x[0] * kPhiloxMultiplier[0]};
+      const VecWord next[4] = {multiply_high(x[2], kPhiloxMultiplier1) ^ x[1] ^ low, x[2] * kPhiloxMultiplier1,
+                               multiply_high(x[0], kPhiloxMultiplier0) ^ x[3] ^ high, x[0] * kPhiloxMultiplier0};
       for (int word = 0; word < 4; ++word) x[word] = next[word];
-      low += kPhiloxWeyl[0];
-      high += kPhiloxWeyl[1];
+      low += kPhiloxWeyl0;
+      high += kPhiloxWeyl1;
     }
     for (int word = 0; word < 4; ++word) std::memcpy(words + 16 * word + lane, &x[word], sizeof x[word]);
   }

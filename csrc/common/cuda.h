@@ -89,6 +89,24 @@ SEQKIT_DEVICE uint32_t pack_pair(float low, float high) {
   return bits;
 }
 
+// Two numbers to an address that is a multiple of their size.
+template <typename E>
+SEQKIT_DEVICE void store_pair(E* to, float low, float high) {
+  if constexpr (std::is_same_v<E, float>) {
+    *reinterpret_cast<float2*>(to) = float2{low, high};
+  } else {
+    *reinterpret_cast<uint32_t*>(to) = pack_pair<E>(low, high);
+  }
+}
+
+SEQKIT_DEVICE float2 load_2(const float* from) { return *reinterpret_cast<const float2*>(from); }
+SEQKIT_DEVICE float4 load_4(const float* from) { return *reinterpret_cast<const float4*>(from); }
+
+// sum + a . b, in the order of the four numbers.
+SEQKIT_DEVICE float dot_4(float4 a, float4 b, float sum) {
+  return fmaf(a.w, b.w, fmaf(a.z, b.z, fmaf(a.y, b.y, fmaf(a.x, b.x, sum))));
+}
+
 // d += a b on a warp's tensor core: a is 16 x 16 by rows, b 16 x 8 by columns, d 16 x 8. Lane l holds of d the columns
 // 2 (l % 4) and the next, in row l / 4 (d[0], d[1]) and in row l / 4 + 8 (d[2], d[3]).
 template <typename E>

@@ -1,4 +1,4 @@
-"""Builds the CUDA kernels for the host: csrc/*/cuda.cu over executor.h, as operators that take CPU tensors.
+"""Builds the CUDA kernels for the host: csrc/*/cuda*.cu over executor.h, as operators that take CPU tensors.
 
 The library holds each `bind.cpp` and `cuda.cu` as they are, so that a test calls `torch.ops.seqkit_emulated.NAME` where
 a program with a card calls `torch.ops.seqkit.NAME`. What runs on no card (cpu.cpp) comes from the objects of the
@@ -36,7 +36,7 @@ def cuda_headers() -> Path | None:
 
 def cuda_ops() -> list[str]:
     """The operators that have a kernel for CUDA."""
-    return sorted(source.parent.name for source in CSRC.glob("*/cuda.cu"))
+    return sorted({source.parent.name for source in CSRC.glob("*/cuda*.cu")})
 
 
 def build(
@@ -51,7 +51,7 @@ def build(
 
     Args:
         ops: the operators it holds; all by default.
-        sources: another file in place of an operator's cuda.cu.
+        sources: another file in place of one of csrc, such as "attention/cuda.cu".
         sanitize: with AddressSanitizer, whose run-time library the process must have preloaded.
 
     Raises:
@@ -60,9 +60,7 @@ def build(
     headers = cuda_headers()
     assert headers is not None
     native = [
-        path
-        for path in sorted((ROOT / "build/native").glob("*.o"))
-        if not path.name.endswith(("_bind.cpp.o", "_cuda.cu.o"))
+        path for path in sorted((ROOT / "build/native").glob("*.o")) if not path.name.endswith(("_bind.cpp.o", ".cu.o"))
     ]
     if not native:
         raise RuntimeError("tests/csrc: the kernels must be built first, got no objects in build/native: make install")
@@ -84,10 +82,10 @@ def build(
     ]
     objects = [str(path) for path in native]
     for op in cuda_ops() if ops is None else ops:
-        kernel = (sources or {}).get(op, CSRC / op / "cuda.cu")
-        for rule, source in (("kernel", kernel), ("bind", CSRC / op / "bind.cpp")):
-            objects.append(f"{folder / op}_{rule}.o")
-            rules.append(f"build {objects[-1]}: {rule} {source}")
+        for source in (*sorted((CSRC / op).glob("cuda*.cu")), CSRC / op / "bind.cpp"):
+            objects.append(f"{folder / op}_{source.stem}.o")
+            replaced = (sources or {}).get(f"{op}/{source.name}", source)
+            rules.append(f"build {objects[-1]}: {'kernel' if source.suffix == '.cu' else 'bind'} {replaced}")
     library = folder / f"{name}.so"
     rules.append(f"build {library}: link {' '.join(objects)}")
     folder.mkdir(parents=True, exist_ok=True)

@@ -39,18 +39,21 @@ struct RowsInMemory {
 template <typename Number, int kWidth, int kRows, int kThreads>
 SEQKIT_DEVICE void load_tile(Number* tile, const RowsInMemory<Number>& rows, int first) {
   constexpr int kChunks = kWidth / kPerChunk<Number>;
+  if (rows.chunked) {
 #pragma unroll 4
-  for (int i = threadIdx.x; i < kRows * kChunks; i += kThreads) {
-    const int row = i / kChunks, chunk = i % kChunks, column = chunk * kPerChunk<Number>;
-    Number* to = tile + tile_index<Number, kWidth>(row, chunk);
-    const bool inside = first + row < rows.count && column < rows.width;
-    const Number* from = rows.first + (inside ? (first + row) * rows.stride + column : 0);
-    if (rows.chunked) {
-      copy_async_16(to, from, inside);
-    } else {
-      for (int n = 0; n < kPerChunk<Number>; ++n) {
-        to[n] = inside && column + n < rows.width ? from[n] : from_float<Number>(0.0f);
-      }
+    for (int i = threadIdx.x; i < kRows * kChunks; i += kThreads) {
+      const int row = i / kChunks, chunk = i % kChunks, column = chunk * kPerChunk<Number>;
+      const bool inside = first + row < rows.count && column < rows.width;
+      copy_async_16(tile + tile_index<Number, kWidth>(row, chunk),
+                    rows.first + (inside ? (first + row) * rows.stride + column : 0), inside);
+    }
+  } else {
+#pragma unroll 1
+    for (int i = threadIdx.x; i < kRows * kWidth; i += kThreads) {
+      const int row = i / kWidth, column = i % kWidth;
+      const bool inside = first + row < rows.count && column < rows.width;
+      tile[tile_index<Number, kWidth>(row, column / kPerChunk<Number>) + column % kPerChunk<Number>] =
+          inside ? rows.first[(first + row) * rows.stride + column] : from_float<Number>(0.0f);
     }
   }
 }

@@ -180,6 +180,16 @@ SEQKIT_DEVICE void copy_async_wait() {
 #endif
 }
 
+// a * b, rounded before it is added to anything: a multiply-add that the compiler may fuse or not would make two
+// kernels round differently where they must agree.
+SEQKIT_DEVICE float rounded_product(float a, float b) {
+#ifdef SEQKIT_EMULATE
+  return a * b;
+#else
+  return __fmul_rn(a, b);
+#endif
+}
+
 constexpr unsigned kWholeWarp = 0xffffffffu;
 
 // The sum and the maximum over a warp, in every lane; the order of the additions is fixed.

@@ -78,7 +78,12 @@ void run(const char* where, const DecodeAttention& call, const Tensor& q, int64_
   if (units * call.beams == 0) return;
   if (on_gpu(q)) {
 #ifdef SEQKIT_CUDA
-    run_on_gpu(where, q, [&](void* stream) { return decode_attention_cuda(call, element_of(where, "q", q), stream); });
+    STD_TORCH_CHECK(call.width <= 256, where, ": the head width must be at most 256 on a GPU, got ", call.width);
+    const Tensor scratch = torch::stable::new_empty(q, {decode_attention_scratch(call)}, ScalarType::Float);
+    DecodeAttention with_scratch = call;
+    with_scratch.scratch = static_cast<float*>(scratch.mutable_data_ptr());
+    run_on_gpu(where, q,
+               [&](void* stream) { return decode_attention_cuda(with_scratch, element_of(where, "q", q), stream); });
 #else
     STD_TORCH_CHECK(false, where, ": the CUDA kernel must be built, got a build without it");
 #endif
@@ -125,6 +130,7 @@ Tensor decode_attention(const Tensor& q, const Tensor& k, const Tensor& v, const
       .cache_beams = cache_beams,
       .capacity = capacity,
       .scale = scale,
+      .scratch = nullptr,
   };
   run(kWhere, call, q, at + 1);
   return out;
@@ -164,6 +170,7 @@ std::tuple<Tensor, Tensor> cross_attention_decode(const Tensor& q, const Tensor&
       .cache_beams = 1,
       .capacity = sources,
       .scale = scale,
+      .scratch = nullptr,
   };
   run(kWhere, call, q, sources);
   return {out, weights};
@@ -222,3 +229,11 @@ SEQKIT_LIBRARY_IMPL(CPU, library) {
   library.impl("cross_attention_decode", TORCH_BOX(&seqkit::cross_attention_decode));
   library.impl("extend_ancestry", TORCH_BOX(&seqkit::extend_ancestry));
 }
+
+#ifdef SEQKIT_CUDA
+SEQKIT_LIBRARY_IMPL(CUDA, library) {
+  library.impl("decode_attention", TORCH_BOX(&seqkit::decode_attention));
+  library.impl("cross_attention_decode", TORCH_BOX(&seqkit::cross_attention_decode));
+  library.impl("extend_ancestry", TORCH_BOX(&seqkit::extend_ancestry));
+}
+#endif

@@ -7,7 +7,7 @@ reads a sentence's keys and values once for all its beams instead of a copy for 
 
 The kernels (csrc/decode_attention) are for inference. A row of a result depends on its own query and the keys it sees,
 to the last bit: not on the other beams, the batch, padding, the capacity or threads. Numbers of 16 bits on the CPU are
-computed in float32; float64, and inputs that require a gradient, run the references.
+computed in float32; float64, inputs that require a gradient, and heads wider than 256 on a GPU run the references.
 """
 
 from typing import Literal, overload
@@ -20,6 +20,7 @@ from seqkit.errors import InputError
 from seqkit.ops import library
 
 KERNEL_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+WIDEST_ON_GPU = 256  # the head width of which the CUDA kernels hold a row
 
 
 def _result_dtype(q: Tensor) -> torch.dtype:
@@ -28,7 +29,7 @@ def _result_dtype(q: Tensor) -> torch.dtype:
 
 
 def _runs_kernel(op: str, q: Tensor, k: Tensor, v: Tensor) -> bool:
-    if q.dtype not in KERNEL_DTYPES:
+    if q.dtype not in KERNEL_DTYPES or (q.device.type == "cuda" and q.shape[-1] > WIDEST_ON_GPU):
         return False
     if torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad):
         return False

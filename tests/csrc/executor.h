@@ -35,6 +35,7 @@
 #include <type_traits>
 #include <vector>
 #if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
 #include <sanitizer/common_interface_defs.h>
 #endif
 
@@ -575,6 +576,9 @@ void launch(dim3 grid, dim3 block_size, size_t shared_bytes, void (*kernel)(Para
       if (!block.error.empty() && !failed.exchange(true)) error = block.error;
     }
     std::free(shared);
+#if defined(__SANITIZE_ADDRESS__)
+    __asan_unpoison_memory_region(stacks, bytes);  // whoever gets these addresses next
+#endif
     munmap(stacks, bytes);
     running = outer;
   };

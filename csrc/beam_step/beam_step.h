@@ -1,15 +1,25 @@
 // One step of a beam search: log-softmax, masks, ranking and the split into live and ended, for a batch of sentences.
 //
-// logits [B][K][V] float32 are read once; the definition of every output is `beam_step_reference` in
-// seqkit/ops/beam_step.py. Two passes:
+// logits [B][K][V] are float32, on CUDA float16 and bfloat16 too; the definition of every output is
+// `beam_step_reference` in seqkit/ops/beam_step.py. Two passes:
 //   rows      each of the B*K rows alone: its log-sum-exp, and its C = 2*beam_size best continuations in order;
 //   sentences each of the B sentences alone: merges its K lists, splits the C best, updates the pool of the ended.
 // A row's list depends on that row alone; no sum crosses rows, threads or blocks of another size.
 //
-// A row is cut into blocks of 128 tokens. While a block is in the first-level cache it gives its maximum and its share
-// of the sum of exponentials (rescaled when the running maximum grows). With the block maxima known, C + (masked
-// tokens) blocks hold a maximum at least as large as the n-th of them, so that smaller tokens cannot be among the C
-// best: the second look skips nearly all blocks.
+// On the CPU a row is cut into blocks of 128 tokens. While a block is in the first-level cache it gives its maximum and
+// its share of the sum of exponentials (rescaled when the running maximum grows). With the block maxima known, C +
+// (masked tokens) blocks hold a maximum at least as large as the n-th of them, so that smaller tokens cannot be among
+// the C best: the second look skips nearly all blocks.
+//
+// On CUDA the passes are two launches, without a wait for the device between them:
+//   sweep     a warp has 256 tokens of one row, a tile, and leaves their maximum and their sum of exponentials relative
+//             to it. So the card is filled however few rows there are, and a sum's order depends on V alone.
+//   sentences a block has a sentence, a warp each of its rows. With the row's log-sum-exp the tiles' maxima become
+//             ranking values, and C + (masked tokens) of them bound the C best from below. The tiles above that bound
+//             are read again, from the cache, and their tokens come best first into a list in shared memory, which
+//             raises the bound. The choice is by ranking value and token, so that logits which tie only after rounding
+//             need no care of their own. Then each entry of the K lists counts those ahead of it.
+// Whatever the logits are, a tile is read at most twice and gives at most C + (masked tokens) tokens.
 //
 // Order: higher ranking value, then lower beam, then lower token. NaN logits count as -inf, +inf as the largest float.
 //
@@ -22,9 +32,18 @@
 
 #include <cstdint>
 
+#include "common/device.h"
+
 namespace seqkit {
 
 constexpr int64_t kBeamBlock = 128;  // tokens
+constexpr int64_t kBeamTile = 256;   // tokens of a warp on CUDA
+
+// What the CUDA kernels take: the lists of a sentence stand in shared memory, a row's tiles in the second dimension of
+// a grid, the models of an ensemble in a kernel's arguments.
+constexpr int64_t kMostBeamsOnCuda = 64;
+constexpr int64_t kMostTokensOnCuda = int64_t{1} << 23;
+constexpr int64_t kMostModelsOnCuda = 32;
 
 struct BeamStepCall {
   int64_t sentences, beams, vocabulary, pool;
@@ -34,7 +53,7 @@ struct BeamStepCall {
   float penalty;
   bool count_eos;
 
-  const float* logits;      // [B, K, V]
+  const void* logits;       // [B, K, V]
   const float* logp;        // [B, K]
   const int64_t* lengths;   // [B]
   const float* old_scores;  // [B, F], and so the other `old`
@@ -48,11 +67,13 @@ struct BeamStepCall {
   const int64_t* banned;     // [B, K, n_banned] or null
   const int64_t* penalised;  // [B, n_penalised] or null
 
-  // Scratch: the C best of each row, best first; a count below C says there are no more.
+  // Scratch of the CPU: the C best of each row, best first; a count below C says there are no more.
   float* row_ranking;    // [B, K, C]
   float* row_step_logp;  // [B, K, C]
   int64_t* row_token;    // [B, K, C]
   int64_t* row_count;    // [B, K]
+  // Scratch of CUDA: the maximum and the sum of each tile.
+  float* tiles;  // [B, K, ceil(V / 256), 2]
 
   float* live_logp;  // [B, beam_size], and so the other `live`
   float* live_scores;
@@ -81,5 +102,16 @@ void beam_step_sentences(const BeamStepCall& call, int64_t begin, int64_t end);
 // The log of the mean of the models' softmaxes: logits [n_models][V] by pointer, out [V]. `scratch` holds V/128 + 1
 // floats.
 void mean_log_softmax_row(const float* const* logits, int64_t n_models, int64_t vocabulary, float* out, float* scratch);
+
+struct MeanLogSoftmax {
+  const void* logits[kMostModelsOnCuda];  // each [rows, V]
+  int64_t models, rows, vocabulary;
+  float* tiles;  // [models, rows, ceil(V / 256), 2], scratch
+  float* out;    // [rows, V]
+};
+
+// On CUDA; null or what the launch said.
+const char* beam_step_cuda(const BeamStepCall& call, Element element, void* stream);
+const char* mean_log_softmax_cuda(const MeanLogSoftmax& call, Element element, void* stream);
 
 }  // namespace seqkit

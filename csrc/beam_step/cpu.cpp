@@ -110,7 +110,7 @@ void beam_step_rows(const BeamStepCall& call, int64_t begin, int64_t end) {
     call.row_count[row] = 0;
     const float before = call.logp[row];
     if (!(before > kNever)) continue;
-    const float* x = call.logits + row * V;
+    const float* x = static_cast<const float*>(call.logits) + row * V;
     float top, row_sum;
     sweep(x, V, block_max.data(), &top, &row_sum);
     if (top == kNever) continue;

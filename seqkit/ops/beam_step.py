@@ -138,7 +138,7 @@ def beam_step(
         raise InputError(f"beam_step: `state` must be of {B} sentences with {K} beams, got {tuple(state.logp.shape)}")
     if library.backend("beam_step", logits.device) == "native":
         outputs = torch.ops.seqkit.beam_step(
-            logits.float().contiguous(),
+            (logits if _taken_as_they_are(logits) else logits.float()).contiguous(),
             state.logp.contiguous(),
             state.lengths,
             state.finished_scores,
@@ -177,6 +177,12 @@ def beam_step(
         penalty=penalty,
         first_beam=first_beam,
     )
+
+
+def _taken_as_they_are(*logits: Tensor) -> bool:
+    """Whether the kernel reads these numbers: float32, and where they are on a GPU one 16-bit kind, which it widens."""
+    dtypes = {model.dtype for model in logits}
+    return dtypes == {torch.float32} or (logits[0].is_cuda and dtypes in ({torch.float16}, {torch.bfloat16}))
 
 
 def length_divisor(lengths: Int[Tensor, "*shape"], *, length_penalty: str, alpha: float) -> Float[Tensor, "*shape"]:
@@ -348,7 +354,9 @@ def mean_log_softmax(logits: list[Float[Tensor, "B K V"]]) -> Float[Tensor, "B K
         shapes = ", ".join(str(tuple(model.shape)) for model in logits)
         raise InputError(f"mean_log_softmax: `logits` must have one shape, got {shapes}")
     if library.backend("beam_step", logits[0].device) == "native":
-        rows = [model.float().contiguous().flatten(0, 1) for model in logits]
+        if not _taken_as_they_are(*logits):
+            logits = [model.float() for model in logits]
+        rows = [model.contiguous().flatten(0, 1) for model in logits]
         mean: Tensor = torch.ops.seqkit.mean_log_softmax(rows)
         return mean.view(logits[0].shape)
     return mean_log_softmax_reference(logits)
@@ -366,7 +374,7 @@ def _beam_step_fake(
     B, (_, F), K = logits.shape[0], finished_scores.shape, others[-7]
 
     def floats(width: Any) -> Tensor:  # Any: a size may be symbolic
-        return logits.new_empty(B, width)
+        return logp.new_empty(B, width)  # logits may be of 16 bits
 
     def ints(*width: Any) -> Tensor:
         return lengths.new_empty(B, *width)
@@ -377,7 +385,7 @@ def _beam_step_fake(
 
 
 def _mean_log_softmax_fake(logits: list[Tensor]) -> Tensor:
-    return torch.empty_like(logits[0])
+    return torch.empty_like(logits[0], dtype=torch.float32)
 
 
 if library.is_built("beam_step"):

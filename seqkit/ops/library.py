@@ -26,7 +26,7 @@ DEVICES = ("cpu", "cuda")
 OPERATORS = {
     "additive_attention": ("additive_attention", "float32 without gradient"),
     "attention": ("attention_forward", "float32, float64, bfloat16 and float16, forward and backward"),
-    "beam_step": ("beam_step", "float32"),
+    "beam_step": ("beam_step", "float32; on CUDA float16 and bfloat16 too"),
     "cross_attention_decode": ("cross_attention_decode", "float32, float16 and bfloat16 without gradient"),
     "decode_attention": ("decode_attention", "float32, float16 and bfloat16 without gradient"),
     "extend_ancestry": ("extend_ancestry", "every call"),

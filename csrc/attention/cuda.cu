@@ -19,8 +19,12 @@ constexpr int kKeys = sizeof(Number) == 2 ? (kWidth == 256 ? 32 : 64) : (kWidth 
 template <typename Number, int kWidth>
 constexpr int kSlice = sizeof(Number) == 4 ? 64 : kWidth;
 
+// Blocks that a multiprocessor's registers shall hold; 0 leaves it to the compiler, which for floats would spill a few.
+template <typename Number>
+constexpr int kResident = sizeof(Number) == 4 ? 2 : 0;
+
 template <typename Number, int kWidth, bool kPlain>
-__global__ void __launch_bounds__(2 * kQueries<Number, kWidth>)
+__global__ void __launch_bounds__(2 * kQueries<Number, kWidth>, kResident<Number>)
     forward_kernel(const AttentionShape shape, const AttentionInputs<Number> in, const AttentionOutputs<Number> to,
                    const Chunked chunked) {
   constexpr int kRows = kQueries<Number, kWidth>, kColumns = kKeys<Number, kWidth>, kThreads = 2 * kRows;

@@ -17,6 +17,7 @@ from emulated import CSRC, ROOT
 
 # What a kernel must hold, by a part of its name: a pattern for one of its instructions, or several.
 COPIES_BY_16 = r"LDGSTS\.E\.(BYPASS\.)?128"
+LOADS_OF_16 = r"LDG\.E\.128"
 TENSOR_CORES = (r"HMMA\.16816\.F32", r"LDSM\.16\.M(T)?88\.4")
 PROMISES: dict[str, dict[str, tuple[str, ...]]] = {
     "attention": {
@@ -25,6 +26,8 @@ PROMISES: dict[str, dict[str, tuple[str, ...]]] = {
         r"keys_kernelI(6__half|13__nv_bfloat16)": (COPIES_BY_16, *TENSOR_CORES),
         r"(forward|queries|keys)_kernelIf": (COPIES_BY_16, r"FFMA", r"LDS\.128"),
     },
+    "beam_step": {r"(sweep|sentence|mean)_kernel": (LOADS_OF_16,)},
+    "decode_attention": {r"attendI.*Lb1E": (LOADS_OF_16,)},
 }
 ARCHITECTURES = ("sm_80", "sm_90")
 

@@ -65,17 +65,17 @@ def build(
     if not native:
         raise RuntimeError("tests/csrc: the kernels must be built first, got no objects in build/native: make install")
     flags = f"-O2 -g1 -std=c++20 -fPIC -fvisibility=hidden -ffp-contract=off -w -I{shlex.quote(str(CSRC))}"
-    flags += f" -DSEQKIT_EMULATE={name}" + (" -fsanitize=address -fno-omit-frame-pointer" if sanitize else "")
+    flags += " -fsanitize=address -fno-omit-frame-pointer" if sanitize else ""
     executor = shlex.quote(str(Path(__file__).with_name("executor.h")))
     torch = setup().find_torch(setup().torch_candidates())
     compiler = shlex.join(setup().find_compiler())
     rules = [
         f"builddir = {folder}",
         "rule kernel\n  depfile = $out.d\n  deps = gcc\n  description = emulate $in"
-        f"\n  command = {compiler} -x c++ {flags} -include {executor} -isystem {headers}"
+        f"\n  command = {compiler} -x c++ {flags} -DSEQKIT_EMULATE -include {executor} -isystem {headers}"
         " -MMD -MF $out.d -c $in -o $out",
         "rule bind\n  depfile = $out.d\n  deps = gcc\n  description = compile $in"
-        f"\n  command = {compiler} {flags} {setup().STABLE_ABI} -DSEQKIT_CUDA -isystem {torch / 'include'}"
+        f"\n  command = {compiler} {flags} -DSEQKIT_EMULATE={name} {setup().STABLE_ABI} -DSEQKIT_CUDA -isystem {torch / 'include'}"
         " -MMD -MF $out.d -c $in -o $out",
         f"rule link\n  command = {compiler} -shared $in -o $out -L{torch / 'lib'} -ltorch_cpu -ldl -lpthread"
         + (" -fsanitize=address" if sanitize else ""),

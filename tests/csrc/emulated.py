@@ -75,8 +75,8 @@ def build(
         f"\n  command = {compiler} -x c++ {flags} -DSEQKIT_EMULATE -include {executor} -isystem {headers}"
         " -MMD -MF $out.d -c $in -o $out",
         "rule bind\n  depfile = $out.d\n  deps = gcc\n  description = compile $in"
-        f"\n  command = {compiler} {flags} -DSEQKIT_EMULATE={name} {setup().STABLE_ABI} -DSEQKIT_CUDA -isystem {torch / 'include'}"
-        " -MMD -MF $out.d -c $in -o $out",
+        f"\n  command = {compiler} {flags} -DSEQKIT_EMULATE={name} -DSEQKIT_CUDA {setup().STABLE_ABI}"
+        f" -isystem {torch / 'include'} -MMD -MF $out.d -c $in -o $out",
         f"rule link\n  command = {compiler} -shared $in -o $out -L{torch / 'lib'} -ltorch_cpu -ldl -lpthread"
         + (" -fsanitize=address" if sanitize else ""),
     ]

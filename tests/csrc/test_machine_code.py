@@ -8,7 +8,6 @@ import os
 import re
 import subprocess
 import sysconfig
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -51,20 +50,18 @@ def tools() -> dict[str, str]:
     return {**os.environ, "PATH": f"{folder}{os.pathsep}{os.environ['PATH']}"}
 
 
-def kernels_in(listing: str) -> Iterator[Kernel]:
+def kernels_in(listing: str) -> list[Kernel]:
     """The kernels of a listing of `cuobjdump -sass`."""
-    architecture, name, instructions = "", "", []
+    found: list[Kernel] = []
+    architecture = ""
     for line in listing.splitlines():
-        if found := re.match(r"\s*arch = (\w+)", line):
-            architecture = found[1]
-        elif found := re.match(r"\s*Function : (\S+)", line):
-            if name:
-                yield Kernel(name, of, instructions)
-            name, of, instructions = found[1], architecture, []
-        elif found := re.match(r"\s*/\*[0-9a-f]{4,5}\*/\s+(?:@!?\w+\s+)?([A-Z][\w.]+)", line):
-            instructions.append(found[1])
-    if name:
-        yield Kernel(name, of, instructions)
+        if named := re.match(r"\s*arch = (\w+)", line):
+            architecture = named[1]
+        elif named := re.match(r"\s*Function : (\S+)", line):
+            found.append(Kernel(named[1], architecture, []))
+        elif named := re.match(r"\s*/\*[0-9a-f]{4,5}\*/\s+(?:@!?\w+\s+)?([A-Z][\w.]+)", line):
+            found[-1].instructions.append(named[1])
+    return found
 
 
 @functools.cache

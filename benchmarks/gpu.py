@@ -1,0 +1,594 @@
+"""Every op on a card, in one command: is it right, does it stay inside its memory, and how fast is it beside torch.
+
+    python benchmarks/gpu.py [-o FILE.json] [--only attention] [--seconds 480]
+
+Three parts, for a machine with an NVIDIA card and the built library; it compiles nothing and needs no network.
+
+1. Right: each op in float32, float16 and bfloat16 against its reference in float64 on the CPU. What torch allocates is
+   filled with NaN first, and the call is repeated, since the same bits must come out. An error may be twice, of a
+   gradient three times, that of the reference in the same precision on the same card.
+2. Inside: compute-sanitizer's memcheck, racecheck and initcheck over the smallest shapes, where it is installed.
+3. Fast: the median of device time (CUDA events) of each op and of what torch offers for it, in turns. `floor` is the
+   least time that the bytes or the operations take at 3.0 TB/s and 800 TFLOP/s. "Fresh shapes" is the time by the wall
+   of thirty calls, each of a shape that the process has not seen: sentences arrive like that.
+
+A table goes to stdout, everything to the JSON file. Exit code 1 if a result is wrong. On a machine without a card,
+`--device cpu` runs parts 1 and 3 on the CPU's kernels, to see that this script works; its times mean nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from seqkit import ops
+from seqkit.ops import library
+from seqkit.ops.beam_step import BeamState
+
+DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+BYTES_PER_SECOND, OPERATIONS_PER_SECOND = 3.0e12, 800e12  # of an H100, as measured
+
+
+# ---- 1. right ----
+
+
+@dataclass
+class Case:
+    """One call: what goes in, in float64 on the CPU, and what comes out."""
+
+    name: str
+    inputs: list[Tensor]
+    call: Callable[..., list[Tensor]]  # of the inputs
+    n_gradients: int = 0  # the last results, which may be three times as wrong
+    dtypes: tuple[torch.dtype, ...] = DTYPES
+
+
+def draw(*shape: int) -> Tensor:
+    return torch.randn(*shape, dtype=torch.float64)
+
+
+def with_gradients(
+    function: Callable[..., tuple[Tensor, ...]], inputs: list[Tensor], weights: list[Tensor]
+) -> list[Tensor]:
+    """The results of a function, then the gradients of its inputs."""
+    leaves = [x.detach().requires_grad_() for x in inputs]
+    results = function(*leaves)
+    loss = sum(((x * w.to(x)).sum() for x, w in zip(results, weights, strict=True)), start=torch.zeros(()))
+    return [*(x.detach() for x in results), *torch.autograd.grad(loss, leaves)]
+
+
+def attention_cases(tiny: bool) -> Iterator[Case]:
+    shapes = [(2, 4, 2, 5, 9, 8, 8), (1, 2, 1, 33, 70, 24, 40)]
+    if not tiny:
+        shapes += [(2, 8, 8, 300, 300, 64, 64), (2, 4, 2, 130, 257, 128, 128), (1, 2, 2, 65, 100, 256, 192)]
+    variants: dict[str, dict[str, Any]] = {
+        "plain": {},
+        "causal": {"causal": True},
+        "window": {"causal": True, "window": 7},
+        "bias": {"bias": True},
+        "alibi": {"alibi": True},
+    }
+    for (B, H, Hkv, T, S, Dh, Dv), (variant, options) in itertools.product(shapes, variants.items()):
+        given = [draw(B, T, H, Dh), draw(B, S, Hkv, Dh), draw(B, S, Hkv, Dv)]
+        if options.get("bias"):
+            given.append(draw(1, H, T, S))
+        lengths = [torch.randint(0, n + 1, (B,)) for n in (T, S)]
+        gradient, slopes = draw(B, H, T, Dv), torch.tensor([0.5**n for n in range(1, H + 1)])
+
+        def call(
+            *x: Tensor,
+            lengths: list[Tensor] = lengths,
+            options: dict[str, Any] = options,
+            gradient: Tensor = gradient,
+            slopes: Tensor = slopes,
+        ) -> list[Tensor]:
+            def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> tuple[Tensor]:
+                q, k, v = (tensor.transpose(1, 2) for tensor in (q, k, v))
+                return (
+                    ops.attention(
+                        q,
+                        k,
+                        v,
+                        q_lengths=lengths[0].to(q.device),
+                        k_lengths=lengths[1].to(q.device),
+                        causal=options.get("causal", False),
+                        window=options.get("window"),
+                        bias=bias,
+                        alibi_slopes=slopes.to(q) if options.get("alibi") else None,
+                    ),
+                )
+
+            return with_gradients(attend, list(x), [gradient])
+
+        yield Case(f"attention {variant} {B}x{H}/{Hkv}x{T}x{S}x{Dh}/{Dv}", given, call, n_gradients=len(given))
+
+
+def additive_cases(tiny: bool) -> Iterator[Case]:
+    for B, T, S, A, D in [(2, 3, 5, 7, 9), *([] if tiny else [(8, 50, 50, 512, 512), (3, 33, 70, 100, 30)])]:
+        given = [draw(B, T, A), draw(B, S, A), draw(B, S, D), draw(A) / A**0.5]
+        lengths, gradients = torch.randint(0, S + 1, (B,)), [draw(B, T, D), draw(B, T, S)]
+
+        def call(*x: Tensor, lengths: Tensor = lengths, gradients: list[Tensor] = gradients) -> list[Tensor]:
+            def attend(*leaves: Tensor) -> tuple[Tensor, ...]:
+                return ops.additive_attention(*leaves, lengths=lengths.to(leaves[0].device))
+
+            return with_gradients(attend, list(x), gradients)
+
+        yield Case(f"additive_attention {B}x{T}x{S}x{A}", given, call, n_gradients=4)
+
+
+def decode_cases(tiny: bool) -> Iterator[Case]:
+    shapes = [(2, 3, 2, 8, 6, 5), *([] if tiny else [(4, 4, 8, 64, 100, 30), (1, 5, 4, 96, 600, 700)])]
+    for (B, K, H, Dh, T, S), step_on_device in itertools.product(shapes, (False, True)):
+        step, lengths = T - 2, torch.randint(0, S + 1, (B,))
+        ancestry = torch.randint(0, K, (B, K, T))
+
+        def self_attention(
+            q: Tensor,
+            cache: Tensor,
+            ancestry: Tensor = ancestry,
+            step: int = step,
+            on_device: bool = step_on_device,
+        ) -> list[Tensor]:
+            at = torch.tensor(step, device=q.device) if on_device else step
+            keys, values = cache.unbind(3)
+            return [ops.decode_attention(q, keys, values, ancestry.to(q.device), at)]
+
+        def cross_attention(q: Tensor, memory: Tensor, lengths: Tensor = lengths) -> list[Tensor]:
+            keys, values = memory.unbind(0)
+            return list(ops.cross_attention_decode(q, keys, values, lengths.to(q.device), return_weights=True))
+
+        name = f"{B}x{K}x{H}x{Dh}"
+        yield Case(f"decode_attention {name} T{T}", [draw(B, K, H, Dh), draw(B, K, T, 2, H, Dh)], self_attention)
+        yield Case(f"cross_attention_decode {name} S{S}", [draw(B, K, H, Dh), draw(2, B, H, S, Dh)], cross_attention)
+
+
+def beam_cases(tiny: bool) -> Iterator[Case]:
+    for B, K, V in [(2, 3, 11), *([] if tiny else [(16, 4, 32000), (3, 7, 1001), (2, 64, 5000)])]:
+
+        def call(logits: Tensor, K: int = K) -> list[Tensor]:
+            state = BeamState.start(logits.shape[1], pool_size=K, device=logits.device)
+            results: list[Tensor] = []
+            for step, given in enumerate(logits):
+                state = ops.beam_step(given[:, : state.logp.shape[1]].float(), state, eos=1, beam_size=K)
+                results += [x.double() for x in state] if step == len(logits) - 1 else []
+            return results
+
+        yield Case(f"beam_step {B}x{K}x{V}", [3.0 * draw(3, B, K, V).float().double()], call, dtypes=(torch.float32,))
+
+
+CASES = {
+    "attention": attention_cases,
+    "additive_attention": additive_cases,
+    "decode_attention": decode_cases,
+    "beam_step": beam_cases,
+}
+
+
+def worst(results: list[Tensor], exact: list[Tensor]) -> list[float]:
+    """The largest difference of each result; where both are infinite there is none."""
+    errors = []
+    for mine, truth in zip(results, exact, strict=True):
+        mine = mine.detach().cpu().double()
+        difference = torch.where(mine == truth, 0.0, (mine - truth).abs())
+        errors.append(float(difference.nan_to_num(nan=torch.inf).max()) if difference.numel() else 0.0)
+    return errors
+
+
+def check(case: Case, dtype: torch.dtype, device: str, repeats: int) -> str | None:
+    """What is wrong with a case, or None."""
+    rounded = [x.to(dtype) for x in case.inputs]
+    given = [x.to(device) for x in rounded]
+    with library.use_backend("reference"):
+        exact = case.call(*(x.double() for x in rounded))
+        theirs = worst(case.call(*given), exact)
+    with library.use_backend("native"):
+        results = case.call(*given)
+        for _ in range(repeats):
+            again = case.call(*given)
+            if any(not torch.equal(a.nan_to_num(), b.nan_to_num()) for a, b in zip(results, again, strict=True)):
+                return "another result when it is repeated"
+    for index, (mine, peer, truth) in enumerate(zip(worst(results, exact), theirs, exact, strict=True)):
+        factor = 3 if index >= len(results) - case.n_gradients else 2
+        size = float(truth[truth.isfinite()].abs().max()) if truth.isfinite().any() else 0.0
+        if not mine <= factor * peer + 2e-6 * max(size, 1.0):
+            return f"result {index} has the error {mine:.1e}, that of torch is {peer:.1e}"
+    return None
+
+
+def check_all(only: str | None, device: str, tiny: bool) -> list[dict[str, Any]]:
+    """One record a case and dtype; prints those that are wrong."""
+    torch.manual_seed(0)
+    torch.use_deterministic_algorithms(True, warn_only=True)  # what is allocated is filled with NaN
+    records = []
+    try:
+        for op, cases in CASES.items():
+            for case in cases(tiny) if only in (None, op) else ():
+                for dtype in case.dtypes:
+                    wrong = check(case, dtype, device, repeats=0 if tiny else 50 if device == "cuda" else 2)
+                    records.append({"case": case.name, "dtype": str(dtype)[6:], "wrong": wrong})
+                    if wrong:
+                        print(f"WRONG {case.name} {dtype}: {wrong}", flush=True)
+    finally:
+        torch.use_deterministic_algorithms(False)
+    return records
+
+
+def check_graph(device: str) -> str | None:
+    """A decode of ops alone, captured once and replayed for each step, gives what the steps give one by one."""
+    torch.manual_seed(0)
+    B, K, H, Dh, T, V = 4, 4, 8, 64, 24, 8000
+    cache, queries = torch.randn(B, K, T, 2, H, Dh, device=device), torch.randn(T, B, K, H, Dh, device=device)
+    projection = torch.randn(H * Dh, V, device=device) / 10
+    state0 = ops.beam_step(projection[: B * 1].view(B, 1, V), BeamState.start(B, pool_size=K, device=device), eos=0,
+                           beam_size=K)  # fmt: skip
+    keys, values = cache.unbind(3)
+
+    def step(at: Tensor, ancestry: Tensor, state: BeamState) -> BeamState:
+        query = queries.index_select(0, at)[0]
+        context = ops.decode_attention(query, keys, values, ancestry, at)
+        state = ops.beam_step(context.flatten(2) @ projection, state, eos=0, beam_size=K)
+        ops.extend_ancestry(ancestry, state.parents, at, out=ancestry)
+        return state
+
+    def fresh() -> tuple[Tensor, Tensor, BeamState]:
+        ancestry = torch.zeros(B, K, T, dtype=torch.int64, device=device)
+        return torch.zeros(1, dtype=torch.int64, device=device), ancestry, BeamState(*(x.clone() for x in state0))
+
+    at, ancestry, state = fresh()
+    for _ in range(T - 1):
+        state = step(at, ancestry, state)
+        at += 1
+    wanted, wanted_ancestry = state, ancestry.clone()
+
+    at, ancestry, state = fresh()
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        step(at, ancestry.clone(), state)
+    torch.cuda.current_stream().wait_stream(stream)
+    at, ancestry, state = fresh()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        after = step(at, ancestry, state)
+        for kept, new in zip(state, after, strict=True):
+            kept.copy_(new)
+        at += 1
+    start_at, start_ancestry, start = fresh()
+    at.copy_(start_at)
+    ancestry.copy_(start_ancestry)
+    for kept, new in zip(state, start, strict=True):
+        kept.copy_(new)
+    for _ in range(T - 1):
+        graph.replay()
+    torch.cuda.synchronize()
+    same = all(torch.equal(a, b) for a, b in zip(state, wanted, strict=True))
+    return None if same and torch.equal(ancestry, wanted_ancestry) else "a captured decode differs from its steps"
+
+
+# ---- 2. inside ----
+
+
+def sanitize() -> dict[str, str]:
+    """What each tool of compute-sanitizer said of the smallest shapes."""
+    program = shutil.which("compute-sanitizer") or shutil.which("/usr/local/cuda/bin/compute-sanitizer")
+    if program is None:
+        return {"compute-sanitizer": "not installed"}
+    said = {}
+    for tool in ("memcheck", "racecheck", "initcheck"):
+        command = [program, "--tool", tool, "--error-exitcode", "99", sys.executable, __file__, "--tiny"]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        except subprocess.TimeoutExpired:
+            said[tool] = "took longer than 120 s"
+            continue
+        lines = [line for line in done.stdout.splitlines() if "SUMMARY" in line or "Invalid" in line]
+        said[tool] = f"exit code {done.returncode}: {' '.join(lines)[-400:]}"
+    return said
+
+
+# ---- 3. fast ----
+
+
+@dataclass
+class Race:
+    """Ours and the peers on the same work; what it must do at least."""
+
+    name: str
+    runs: dict[str, Callable[[], object]]  # ours first
+    bytes: float
+    operations: float = 0.0
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+def sdpa(backend: SDPBackend, *arguments: Any, **options: Any) -> Callable[[], Tensor]:
+    def run() -> Tensor:
+        with sdpa_kernel(backend):
+            return F.scaled_dot_product_attention(*arguments, **options)
+
+    return run
+
+
+BACKENDS = {
+    "flash": SDPBackend.FLASH_ATTENTION,
+    "efficient": SDPBackend.EFFICIENT_ATTENTION,
+    "cudnn": SDPBackend.CUDNN_ATTENTION,
+    "math": SDPBackend.MATH,
+}
+
+
+def differentiated(forward: Callable[[], Tensor], leaves: list[Tensor], gradient: Tensor) -> Callable[[], object]:
+    return lambda: torch.autograd.grad(forward(), leaves, gradient)
+
+
+def attention_races(device: str, scale: int) -> Iterator[Race]:
+    """Long causal and full ones, and padded batches of sentences; forward, and forward with backward."""
+    sizes = [
+        (16, 16, 2048, 128, "full"),
+        (16, 16, 2048, 128, "causal"),
+        (8, 8, 512, 64, "causal"),
+        (64, 8, 64, 64, "padded"),
+        (64, 8, 32, 64, "padded"),
+        (256, 8, 25, 64, "padded"),
+    ]
+    for (B, H, S, D, kind), dtype in itertools.product(sizes, (torch.bfloat16, torch.float32)):
+        B, S = max(1, B // scale), max(8, S // scale)
+        q, k, v = (
+            torch.randn(B, S, H, D, device=device, dtype=dtype).transpose(1, 2).requires_grad_() for _ in range(3)
+        )
+        gradient = torch.randn(B, S, H, D, device=device, dtype=dtype).transpose(1, 2)
+        causal, lengths, mask = kind == "causal", None, None
+        if kind == "padded":
+            lengths = torch.randint(S // 2, S + 1, (B,), device=device)
+            mask = (torch.arange(S, device=device) < lengths[:, None])[:, None, None]
+        share = 0.5 if causal else 1.0
+        numbers, work = 4.0 * B * H * S * D * q.element_size(), 4.0 * B * H * S * S * D * share
+
+        def ours(
+            q: Tensor = q, k: Tensor = k, v: Tensor = v, lengths: Tensor | None = lengths, causal: bool = causal
+        ) -> Tensor:
+            return ops.attention(q, k, v, k_lengths=lengths, causal=causal)
+
+        runs: dict[str, Callable[[], Tensor]] = {"ours": ours}
+        for name, backend in BACKENDS.items():
+            if name != "math" or S <= 512:
+                runs[f"sdpa {name}"] = sdpa(backend, q, k, v, attn_mask=mask, is_causal=causal)
+        runs["sdpa"] = lambda q=q, k=k, v=v, mask=mask, causal=causal: F.scaled_dot_product_attention(
+            q, k, v, attn_mask=mask, is_causal=causal
+        )
+        label = f"attention {kind} {B}x{H}x{S}x{D} {str(dtype)[6:]}"
+        forward = {name: no_gradient(run) for name, run in runs.items()}
+        yield Race(f"{label} forward", forward, numbers, work)
+        both = {name: differentiated(run, [q, k, v], gradient) for name, run in runs.items()}
+        yield Race(f"{label} forward+backward", both, 3 * numbers, 3.5 * work)
+
+
+def no_gradient(run: Callable[[], Tensor]) -> Callable[[], object]:
+    def without() -> object:
+        with torch.no_grad():
+            return run()
+
+    return without
+
+
+def other_races(device: str, scale: int) -> Iterator[Race]:
+    half = torch.bfloat16
+    for B, K, V in [(64, 4, 32000), (16, 4, 32000), (1, 5, 32000)]:
+        V //= scale
+        for dtype in (half, torch.float32):
+            logits = torch.randn(B, K, V, device=device, dtype=dtype)
+            state = ops.beam_step(logits[:, :1], BeamState.start(B, pool_size=K, device=device), eos=0, beam_size=K)
+
+            def step(logits: Tensor = logits, state: BeamState = state, K: int = K) -> object:
+                return ops.beam_step(logits, state, eos=0, beam_size=K)
+
+            def by_torch(logits: Tensor = logits, state: BeamState = state, K: int = K) -> object:
+                total = logits.float().log_softmax(dim=-1) + state.logp[:, :, None]
+                return total.flatten(1).topk(2 * K, dim=1)
+
+            runs = {"ours": step, "log_softmax+add+topk": by_torch}
+            yield Race(f"beam_step {B}x{K}x{V} {str(dtype)[6:]}", runs, float(logits.nbytes))
+
+    B, K, H, Dh, S = 64, 4, 8, 64, 64
+    for T in (50, 200):
+        q = torch.randn(B, K, H, Dh, device=device, dtype=half)
+        cache = torch.randn(B, K, T, 2, H, Dh, device=device, dtype=half)
+        parents = torch.randint(0, K, (B, K), device=device)
+        ancestry = torch.randint(0, K, (B, K, T), device=device)
+        rows = (parents + torch.arange(B, device=device)[:, None] * K).flatten()
+        own = [x.flatten(0, 1).transpose(1, 2).contiguous() for x in cache.unbind(3)]
+
+        def decode(
+            q: Tensor = q, cache: Tensor = cache, ancestry: Tensor = ancestry, parents: Tensor = parents, T: int = T
+        ) -> object:
+            keys, values = cache.unbind(3)
+            return ops.decode_attention(q, keys, values, ops.extend_ancestry(ancestry, parents, T - 1), T - 1)
+
+        def copying(q: Tensor = q, own: list[Tensor] = own, rows: Tensor = rows) -> object:
+            keys, values = (x.index_select(0, rows) for x in own)
+            return F.scaled_dot_product_attention(q.view(B * K, H, 1, Dh), keys, values)
+
+        runs = {"ours": no_gradient(decode), "index_select+sdpa": no_gradient(copying)}  # type: ignore[arg-type]
+        yield Race(f"decode_attention {B}x{K}x{H}x{Dh} T{T}", runs, float(cache.nbytes))
+
+    memory = torch.randn(2, B, H, S, Dh, device=device, dtype=half)
+    copies, lengths = memory.repeat_interleave(K, 1), torch.full((B,), S, device=device)
+    queries = torch.randn(B, K, H, Dh, device=device, dtype=half)
+    yield Race(
+        f"cross_attention_decode {B}x{K}x{H}x{Dh} S{S}",
+        {
+            "ours": lambda: ops.cross_attention_decode(queries, memory[0], memory[1], lengths),
+            "sdpa on copies": lambda: F.scaled_dot_product_attention(queries.view(B * K, H, 1, Dh), *copies),
+        },
+        float(memory.nbytes),
+    )
+
+    B, T, S, A = max(1, 64 // scale), 50, 50, 512
+    shapes = (B, T, A), (B, S, A), (B, S, A), (A,)
+    given = [torch.randn(*shape, device=device).requires_grad_() for shape in shapes]
+    gradient = torch.randn(B, T, A, device=device)
+
+    def fused() -> Tensor:
+        return ops.additive_attention(*given)[0]
+
+    def formula() -> Tensor:
+        query, keys, values, v = given
+        return torch.softmax(torch.tanh(query[:, :, None] + keys[:, None]) @ v, dim=-1) @ values
+
+    numbers = float(sum(x.nbytes for x in given) + gradient.nbytes)
+    name = f"additive_attention {B}x{T}x{S}x{A}"
+    yield Race(f"{name} forward", {"ours": no_gradient(fused), "formula": no_gradient(formula)}, numbers)
+    both = {kind: differentiated(run, given, gradient) for kind, run in (("ours", fused), ("formula", formula))}
+    yield Race(f"{name} forward+backward", both, 3 * numbers)
+
+
+def microseconds(run: Callable[[], object], device: str, repeats: int) -> list[float]:
+    """Device time of each of `repeats` calls."""
+    if device != "cuda":
+        times = []
+        for _ in range(repeats):
+            begin = time.perf_counter()
+            run()
+            times.append((time.perf_counter() - begin) * 1e6)
+        return times
+    marks = [torch.cuda.Event(enable_timing=True) for _ in range(2 * repeats)]
+    for n in range(repeats):
+        marks[2 * n].record()
+        run()
+        marks[2 * n + 1].record()
+    torch.cuda.synchronize()
+    return [marks[2 * n].elapsed_time(marks[2 * n + 1]) * 1e3 for n in range(repeats)]
+
+
+def race(given: Race, device: str, rounds: int) -> dict[str, Any]:
+    """The medians, in turns; a peer that refuses the shape is named with its reason."""
+    record: dict[str, Any] = {"race": given.name, "us": {}, "refused": {}}
+    times: dict[str, list[float]] = {}
+    for name, run in given.runs.items():
+        try:
+            microseconds(run, device, 3)
+            times[name] = []
+        except RuntimeError as error:
+            record["refused"][name] = str(error).splitlines()[0][:160]
+    for _ in range(rounds):
+        for name in times:
+            times[name] += microseconds(given.runs[name], device, 10)
+    record["us"] = {name: round(statistics.median(values), 2) for name, values in times.items()}
+    floor = max(given.bytes / BYTES_PER_SECOND, given.operations / OPERATIONS_PER_SECOND) * 1e6
+    record["floor_us"] = round(floor, 2)
+    return record
+
+
+def fresh_shapes(device: str) -> dict[str, float]:
+    """Milliseconds by the wall for thirty batches of sentences, each of a new shape; each runner in its own order."""
+    runners: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+        "ours": lambda x, lengths: ops.attention(x, x, x, k_lengths=lengths),
+        "sdpa": lambda x, lengths: F.scaled_dot_product_attention(x, x, x, attn_mask=padding(x, lengths)),
+    }
+    if device == "cuda":
+        runners["sdpa cudnn"] = lambda x, lengths: sdpa(
+            SDPBackend.CUDNN_ATTENTION, x, x, x, attn_mask=padding(x, lengths)
+        )()
+    took = {}
+    for name, run in runners.items():
+        batches = []
+        for n in range(31):
+            x = torch.randn(40 + n, 17 + n, 8, 64, device=device, dtype=torch.bfloat16).transpose(1, 2)
+            batches.append((x, torch.randint(1, x.shape[2] + 1, (x.shape[0],), device=device)))
+        try:
+            run(*batches[-1])  # what is loaded at the first call is not counted
+            synchronize(device)
+            begin = time.perf_counter()
+            for x, lengths in batches[:-1]:
+                run(x, lengths)
+            synchronize(device)
+            took[name] = round((time.perf_counter() - begin) * 1e3, 2)
+        except RuntimeError as error:
+            print(f"fresh shapes: {name} refused: {str(error).splitlines()[0]}")
+    return took
+
+
+def padding(x: Tensor, lengths: Tensor) -> Tensor:
+    return (torch.arange(x.shape[2], device=x.device) < lengths[:, None])[:, None, None]
+
+
+def synchronize(device: str) -> None:
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("-o", "--output", type=Path, help="the JSON file; benchmarks/results/gpu-NAME.json by default")
+    parser.add_argument("--only", choices=CASES, help="one op")
+    parser.add_argument("--seconds", type=float, default=480.0, help="after this many, no further race begins")
+    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
+    parser.add_argument("--tiny", action="store_true", help="the smallest shapes once, and nothing else")
+    arguments = parser.parse_args()
+    device, begin = arguments.device, time.monotonic()
+    if device == "cuda" and not torch.cuda.is_available():
+        print("gpu.py: torch must see a CUDA device, got none; --device cpu tries the script out", file=sys.stderr)
+        return 2
+    missing = [op for op in CASES if library.backend(op, device) != "native"]
+    if missing:
+        print(f"gpu.py: the kernels must be built for {device}, got none for {', '.join(missing)}", file=sys.stderr)
+        return 2
+    checked = check_all(arguments.only, device, arguments.tiny)
+    wrong = [record for record in checked if record["wrong"]]
+    if arguments.tiny:
+        return 1 if wrong else 0
+
+    report: dict[str, Any] = {
+        "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
+        "torch": torch.__version__,
+        "build": library.build_facts(),
+        "checked": checked,
+    }
+    print(f"{report['device']}, torch {report['torch']}: {len(checked) - len(wrong)} of {len(checked)} results right")
+    if device == "cuda":
+        report["graph"] = check_graph(device)
+        report["sanitizer"] = sanitize()
+        print(f"captured decode: {report['graph'] or 'right'}\ncompute-sanitizer: {report['sanitizer']}")
+    rounds, scale = (10, 1) if device == "cuda" else (1, 16)
+    report["races"] = []
+    print(f"{'':58} {'floor':>8} {'ours':>9}  fastest peer          times ours", flush=True)
+    for given in itertools.chain(attention_races(device, scale), other_races(device, scale)):
+        if arguments.only and not given.name.startswith(arguments.only):
+            continue
+        if time.monotonic() - begin > arguments.seconds:
+            print(f"no time left for {given.name} and what follows")
+            break
+        record = race(given, device, rounds)
+        report["races"].append(record)
+        ours, peers = record["us"]["ours"], {name: us for name, us in record["us"].items() if name != "ours"}
+        best = min(peers, key=lambda name: peers[name])
+        print(f"{given.name:58} {record['floor_us']:8.1f} {ours:9.1f}  {best:20} {peers[best] / ours:6.2f}", flush=True)
+    report["fresh_shapes_ms"] = fresh_shapes(device)
+    print(f"thirty fresh shapes, ms by the wall: {report['fresh_shapes_ms']}")
+    report["seconds"] = round(time.monotonic() - begin, 1)
+
+    name = report["device"].lower().replace(" ", "-")
+    output = arguments.output or Path(__file__).parent / "results" / f"gpu-{name}.json"
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_text(json.dumps(report, indent=1) + "\n")
+    print(f"written: {output}")
+    return 1 if wrong or report.get("graph") else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

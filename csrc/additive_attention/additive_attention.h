@@ -1,25 +1,79 @@
-// Additive attention (Bahdanau et al. 2015, A.1.2): score(t, s) = sum_a v[a] tanh(query[t, a] + keys[s, a]).
+// Additive attention (Bahdanau et al. 2015, A.1.2): score(t, s) = sum_a v[a] tanh(query[t, a] + keys[s, a]), weights =
+// softmax of the scores over s < length, context(t) = sum_s weights(t, s) values(s).
 //
-// Forward only. The [T, S, A] tensor of the tanh is never stored. Every (sentence, t) is one independent row whose sums
-// run over its own `length` positions in one order, so neither padding nor neighbours change its bits.
+// The [T, S, A] tensor of the tanh is never stored: the backward pass computes it again, and nothing is kept for it but
+// the weights. With h = tanh(query[t, a] + keys[s, a]) and g(t, s) the gradient of a score,
+//   g(t, s) = weights(t, s) (d(t, s) - sum_s' weights(t, s') d(t, s')),  d = grad_context(t) . values(s) + grad_weights
+//   grad_query[t, a] = v[a] sum_s g (1 - h^2),  grad_keys[s, a] = v[a] sum_t g (1 - h^2),  grad_v[a] = sum_bts g h.
+//
+// A row of `context` and of `weights` depends on its own query and on the first `length` keys and values, to the last
+// bit. What stands beyond a length is not read. Every sum of a gradient has one order, whatever the threads.
+//
+// Layout: everything is contiguous.
+//
+// Tried and dropped:
+//   the tanh of each sum, by exp and a division    forward of B64 T50 S50 A1000 D1000 on one core with AVX-512: 84 ms,
+//     from the factors of its summands (unit.simd.cpp) 28
 #pragma once
 
 #include <cstdint>
 
 namespace seqkit {
 
-struct AdditiveAttention {
-  const float* query;                      // [B, T, A]
-  const float* keys;                       // [B, S, A]
-  const float* values;                     // [B, S, D]
-  const float* v;                          // [A]
-  const int64_t* lengths;                  // [B] in 0 .. S, or null for S
-  float* context;                          // [B, T, D]; zero where the length is
-  float* weights;                          // [B, T, S]; zero beyond the length
-  int64_t targets, sources, depth, width;  // T, S, A, D
+constexpr int64_t kRowBlock = 64;     // of the T query rows that share their tables
+constexpr int64_t kDepthSlice = 64;   // of the A columns of one unit of the backward pass
+constexpr int64_t kWidthSlice = 512;  // of the D columns of one unit of the values' gradient
+
+// Number is float or double.
+template <typename Number>
+struct AdditiveInputs {
+  const Number* query;                            // [B, T, A]
+  const Number* keys;                             // [B, S, A]
+  const Number* values;                           // [B, S, D]
+  const Number* v;                                // [A]
+  const int64_t* lengths;                         // [B] in 0 .. S, or null for S
+  int64_t batch, targets, sources, depth, width;  // B, T, S, A, D
 };
 
-// Computes rows [begin, end) of the B * T.
-void additive_attention_run(const AdditiveAttention& call, int64_t begin, int64_t end);
+template <typename Number>
+struct AdditiveOutputs {
+  Number* context;  // [B, T, D]; zero where the length is
+  Number* weights;  // [B, T, S]; zero beyond the length
+};
+
+template <typename Number>
+struct AdditiveGradients {
+  const Number* weights;       // as the forward pass wrote them
+  const Number* grad_context;  // [B, T, D]
+  const Number* grad_weights;  // [B, T, S] or null
+  Number* grad_scores;         // [B, T, S], scratch: g, undefined beyond the length
+  Number* grad_v_parts;        // [B, A], scratch: one sentence's share
+  Number *grad_query, *grad_keys, *grad_values, *grad_v;
+};
+
+inline int64_t blocks(int64_t count, int64_t size) { return (count + size - 1) / size; }
+
+// Units [begin, end) of B * blocks(T, kRowBlock).
+template <typename Number>
+void additive_forward(const AdditiveInputs<Number>& in, const AdditiveOutputs<Number>& out, int64_t begin, int64_t end);
+
+// Fills grad_scores; units as above. The next two read it or the weights, and may run in any order.
+template <typename Number>
+void additive_backward_scores(const AdditiveInputs<Number>& in, const AdditiveGradients<Number>& grads, int64_t begin,
+                              int64_t end);
+
+// grad_query, grad_keys and grad_v_parts; units of B * blocks(A, kDepthSlice).
+template <typename Number>
+void additive_backward_energies(const AdditiveInputs<Number>& in, const AdditiveGradients<Number>& grads, int64_t begin,
+                                int64_t end);
+
+// grad_values; units of B * blocks(D, kWidthSlice).
+template <typename Number>
+void additive_backward_values(const AdditiveInputs<Number>& in, const AdditiveGradients<Number>& grads, int64_t begin,
+                              int64_t end);
+
+// grad_v, the parts added in the order of the sentences.
+template <typename Number>
+void additive_backward_v(const AdditiveInputs<Number>& in, const AdditiveGradients<Number>& grads);
 
 }  // namespace seqkit

@@ -1,6 +1,7 @@
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 
+#include <algorithm>
 #include <optional>
 #include <tuple>
 
@@ -10,34 +11,145 @@
 namespace seqkit {
 namespace {
 
-std::tuple<Tensor, Tensor> additive_attention(const Tensor& query, const Tensor& keys, const Tensor& values,
-                                              const Tensor& v, const std::optional<Tensor>& lengths) {
-  constexpr const char* kWhere = "additive_attention";
-  check_floats(kWhere, "query", query, {kAny, kAny, kAny});
-  const int64_t sentences = query.size(0), targets = query.size(1), depth = query.size(2);
-  check_floats(kWhere, "keys", keys, {sentences, kAny, depth});
-  const int64_t sources = keys.size(1);
-  check_floats(kWhere, "values", values, {sentences, sources, kAny});
-  check_floats(kWhere, "v", v, {depth});
-  if (lengths) check_lengths(kWhere, "lengths", *lengths, sentences, sources, query);
-  Tensor context = torch::stable::empty({sentences, targets, values.size(2)}, ScalarType::Float);
-  Tensor weights = torch::stable::empty({sentences, targets, sources}, ScalarType::Float);
-  const AdditiveAttention call{
-      .query = static_cast<const float*>(query.const_data_ptr()),
-      .keys = static_cast<const float*>(keys.const_data_ptr()),
-      .values = static_cast<const float*>(values.const_data_ptr()),
-      .v = static_cast<const float*>(v.const_data_ptr()),
-      .lengths = lengths ? static_cast<const int64_t*>(lengths->const_data_ptr()) : nullptr,
-      .context = static_cast<float*>(context.mutable_data_ptr()),
-      .weights = static_cast<float*>(weights.mutable_data_ptr()),
-      .targets = targets,
-      .sources = sources,
-      .depth = depth,
-      .width = values.size(2),
+using MaybeTensor = std::optional<Tensor>;
+
+constexpr int64_t kWorkPerThread = 10000;  // tanh that are worth waking a thread for
+
+template <typename Number>
+const Number* data(const Tensor& tensor) {
+  return static_cast<const Number*>(tensor.const_data_ptr());
+}
+
+template <typename Number>
+Number* mutable_data(Tensor& tensor) {
+  return tensor.numel() ? static_cast<Number*>(tensor.mutable_data_ptr()) : nullptr;
+}
+
+// The arguments that forward and backward share.
+struct Call {
+  const char* where;
+  const Tensor &query, &keys, &values, &v;
+  const MaybeTensor& lengths;
+
+  int64_t batch() const { return query.size(0); }
+  int64_t targets() const { return query.size(1); }
+  int64_t sources() const { return keys.size(1); }
+  int64_t depth() const { return query.size(2); }
+  int64_t width() const { return values.size(2); }
+};
+
+void check_dense(const Call& call, const char* name, const Tensor& tensor, std::initializer_list<int64_t> shape) {
+  check_device(call.where, name, tensor, call.query);
+  check_dtype(call.where, name, tensor, call.query.scalar_type());
+  check_shape(call.where, name, tensor, shape);
+  check_contiguous(call.where, name, tensor);
+}
+
+void check(const Call& call) {
+  const ScalarType dtype = call.query.scalar_type();
+  STD_TORCH_CHECK(dtype == ScalarType::Float || dtype == ScalarType::Double, call.where,
+                  ": query must have the dtype Float or Double, got ", torch::headeronly::toString(dtype));
+  check_dense(call, "query", call.query, {kAny, kAny, kAny});
+  check_dense(call, "keys", call.keys, {call.batch(), kAny, call.depth()});
+  check_dense(call, "values", call.values, {call.batch(), call.sources(), kAny});
+  check_dense(call, "v", call.v, {call.depth()});
+  if (call.lengths) check_lengths(call.where, "lengths", *call.lengths, call.batch(), call.sources(), call.query);
+}
+
+template <typename Number>
+AdditiveInputs<Number> inputs(const Call& call) {
+  return {
+      .query = data<Number>(call.query),
+      .keys = data<Number>(call.keys),
+      .values = data<Number>(call.values),
+      .v = data<Number>(call.v),
+      .lengths = call.lengths ? data<int64_t>(*call.lengths) : nullptr,
+      .batch = call.batch(),
+      .targets = call.targets(),
+      .sources = call.sources(),
+      .depth = call.depth(),
+      .width = call.width(),
   };
-  torch::stable::parallel_for(0, sentences * targets, 4,
-                              [&](int64_t begin, int64_t end) { additive_attention_run(call, begin, end); });
+}
+
+// Runs `part(begin, end)` over units of equal work, `work` in all.
+template <typename Part>
+void in_parallel(int64_t units, int64_t work, const Part& part) {
+  const int64_t grain = std::max<int64_t>(1, kWorkPerThread / (work / std::max<int64_t>(units, 1) + 1));
+  torch::stable::parallel_for(0, units, grain, part);
+}
+
+template <typename Number>
+void run_forward(const Call& call, Tensor& context, Tensor& weights) {
+  const AdditiveInputs<Number> in = inputs<Number>(call);
+  const AdditiveOutputs<Number> out{.context = mutable_data<Number>(context), .weights = mutable_data<Number>(weights)};
+  in_parallel(in.batch * blocks(in.targets, kRowBlock), in.batch * in.targets * in.sources * in.depth,
+              [&](int64_t begin, int64_t end) { additive_forward<Number>(in, out, begin, end); });
+}
+
+std::tuple<Tensor, Tensor> forward(const Tensor& query, const Tensor& keys, const Tensor& values, const Tensor& v,
+                                   const MaybeTensor& lengths) {
+  const Call call{"additive_attention", query, keys, values, v, lengths};
+  check(call);
+  Tensor context = torch::stable::new_empty(query, {call.batch(), call.targets(), call.width()});
+  Tensor weights = torch::stable::new_empty(query, {call.batch(), call.targets(), call.sources()});
+  const auto run = query.scalar_type() == ScalarType::Float ? run_forward<float> : run_forward<double>;
+  run(call, context, weights);
   return {context, weights};
+}
+
+// What the backward pass writes: the gradients in the order of the inputs.
+struct Gradients {
+  Tensor query, keys, values, v;
+};
+
+template <typename Number>
+void run_backward(const Call& call, const Tensor& weights, const Tensor& grad_context, const MaybeTensor& grad_weights,
+                  Gradients& to) {
+  Tensor scores = torch::stable::new_empty(call.query, {call.batch(), call.targets(), call.sources()});
+  Tensor v_parts = torch::stable::new_empty(call.query, {call.batch(), call.depth()});
+  const AdditiveInputs<Number> in = inputs<Number>(call);
+  const AdditiveGradients<Number> grads{
+      .weights = data<Number>(weights),
+      .grad_context = data<Number>(grad_context),
+      .grad_weights = grad_weights ? data<Number>(*grad_weights) : nullptr,
+      .grad_scores = mutable_data<Number>(scores),
+      .grad_v_parts = mutable_data<Number>(v_parts),
+      .grad_query = mutable_data<Number>(to.query),
+      .grad_keys = mutable_data<Number>(to.keys),
+      .grad_values = mutable_data<Number>(to.values),
+      .grad_v = mutable_data<Number>(to.v),
+  };
+  const int64_t pairs = in.batch * in.targets * in.sources;
+  in_parallel(in.batch * blocks(in.targets, kRowBlock), pairs * in.width / 8,
+              [&](int64_t begin, int64_t end) { additive_backward_scores<Number>(in, grads, begin, end); });
+  in_parallel(in.batch * blocks(in.depth, kDepthSlice), pairs * in.depth,
+              [&](int64_t begin, int64_t end) { additive_backward_energies<Number>(in, grads, begin, end); });
+  in_parallel(in.batch * blocks(in.width, kWidthSlice), pairs * in.width / 8,
+              [&](int64_t begin, int64_t end) { additive_backward_values<Number>(in, grads, begin, end); });
+  additive_backward_v<Number>(in, grads);
+}
+
+std::tuple<Tensor, Tensor, Tensor, Tensor> backward(const Tensor& grad_context, const MaybeTensor& grad_weights,
+                                                    const Tensor& query, const Tensor& keys, const Tensor& values,
+                                                    const Tensor& v, const MaybeTensor& lengths,
+                                                    const Tensor& weights) {
+  const Call call{"additive_attention_backward", query, keys, values, v, lengths};
+  check(call);
+  check_dense(call, "grad_context", grad_context, {call.batch(), call.targets(), call.width()});
+  check_dense(call, "weights", weights, {call.batch(), call.targets(), call.sources()});
+  if (grad_weights) {
+    check_dense(call, "grad_weights", *grad_weights, {call.batch(), call.targets(), call.sources()});
+  }
+  Gradients grads{
+      .query = torch::stable::new_empty(query, {call.batch(), call.targets(), call.depth()}),
+      .keys = torch::stable::new_empty(query, {call.batch(), call.sources(), call.depth()}),
+      .values = torch::stable::new_empty(query, {call.batch(), call.sources(), call.width()}),
+      .v = torch::stable::new_empty(query, {call.depth()}),
+  };
+  const auto run = query.scalar_type() == ScalarType::Float ? run_backward<float> : run_backward<double>;
+  run(call, weights, grad_context, grad_weights, grads);
+  return {grads.query, grads.keys, grads.values, grads.v};
 }
 
 }  // namespace
@@ -46,6 +158,12 @@ std::tuple<Tensor, Tensor> additive_attention(const Tensor& query, const Tensor&
 SEQKIT_LIBRARY(library) {
   library.def(
       "additive_attention(Tensor query, Tensor keys, Tensor values, Tensor v, Tensor? lengths) -> (Tensor, Tensor)");
+  library.def(
+      "additive_attention_backward(Tensor grad_context, Tensor? grad_weights, Tensor query, Tensor keys, "
+      "Tensor values, Tensor v, Tensor? lengths, Tensor weights) -> (Tensor, Tensor, Tensor, Tensor)");
 }
 
-SEQKIT_LIBRARY_IMPL(CPU, library) { library.impl("additive_attention", TORCH_BOX(&seqkit::additive_attention)); }
+SEQKIT_LIBRARY_IMPL(CPU, library) {
+  library.impl("additive_attention", TORCH_BOX(&seqkit::forward));
+  library.impl("additive_attention_backward", TORCH_BOX(&seqkit::backward));
+}

@@ -1,12 +1,19 @@
 """Additive attention: a query meets each key in a sum under a tanh, not in a product.
 
-The forward kernel (csrc/additive_attention) never stores the tanh tensor [B, T, S, A] and gives rows whose bits depend
-neither on padding nor on the batch. Training runs the reference, which stores that tensor.
+The kernels (csrc/additive_attention) never store the tanh tensor [B, T, S, A], forward or backward: training takes the
+memory of its inputs and outputs. On the CPU a row of the result depends on its own query and on the keys and values
+that count, to the last bit: not on padding, on the other rows, on the batch or on threads.
+
+The kernels of the CPU take float32 and float64; 16-bit tensors are converted to float32 before and back after. Those of
+CUDA take float32, float16 and bfloat16 and compute in float32; float64 runs the reference there.
 """
+
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from seqkit.errors import InputError
 from seqkit.ops import library
@@ -35,6 +42,37 @@ def additive_attention_reference(
     return weights @ values, weights
 
 
+class _AdditiveAttention(torch.autograd.Function):
+    """The native kernels under autograd."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, query: Tensor, keys: Tensor, values: Tensor, v: Tensor, lengths: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        context, weights = torch.ops.seqkit.additive_attention(query, keys, values, v, lengths)
+        ctx.save_for_backward(query, keys, values, v, lengths, weights)
+        ctx.set_materialize_grads(False)
+        return context, weights
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_context: Tensor | None, grad_weights: Tensor | None) -> tuple[Tensor | None, ...]:
+        query, keys, values, v, lengths, weights = ctx.saved_tensors
+        if grad_context is None:
+            grad_context = values.new_zeros(*weights.shape[:2], values.shape[2])
+        grads = torch.ops.seqkit.additive_attention_backward(
+            grad_context.contiguous(),
+            None if grad_weights is None else grad_weights.contiguous(),
+            query,
+            keys,
+            values,
+            v,
+            lengths,
+            weights,
+        )
+        return (*grads, None)
+
+
 def additive_attention(
     query: Float[Tensor, "B T A"],
     keys: Float[Tensor, "B S A"],
@@ -49,14 +87,14 @@ def additive_attention(
 
     Reference: Bahdanau et al. 2015, A.1.2, arXiv:1409.0473; query = W s + b and keys = U h are the caller's products.
 
-    Float32 on the CPU without gradient runs the kernel; all else runs `additive_attention_reference`.
+    Under autocast the result has autocast's dtype, else that of the arguments.
 
     Args:
         lengths: int64, how many source positions of a sentence count, from 0 (context and weights are then zero) to S;
             all of them by default.
 
     Raises:
-        InputError: shapes do not fit. RuntimeError: a length is outside 0 .. S.
+        InputError: shapes do not fit, or without autocast dtypes differ. RuntimeError: a length is outside 0 .. S.
     """
     if query.ndim != 3 or keys.ndim != 3 or values.ndim != 3:
         got = f"{query.ndim}, {keys.ndim} and {values.ndim} axes"
@@ -71,18 +109,51 @@ def additive_attention(
         raise InputError(f"ops.additive_attention: v must have the shape [{A}], got {list(v.shape)}")
     if lengths is not None and lengths.shape != (B,):
         raise InputError(f"ops.additive_attention: lengths must have the shape [{B}], got {list(lengths.shape)}")
-    if not library.runs_kernel("additive_attention", query, keys, values, v):
-        return additive_attention_reference(query, keys, values, v, lengths=lengths)
-    given = [tensor.contiguous() for tensor in (query, keys, values, v)]
-    counts = None if lengths is None else lengths.to(torch.int64).contiguous()
-    context, weights = torch.ops.seqkit.additive_attention(*given, counts)
+    autocast = torch.is_autocast_enabled(query.device.type) and query.dtype != torch.float64
+    if not autocast and not query.dtype == keys.dtype == values.dtype == v.dtype:
+        got = f"{query.dtype}, {keys.dtype}, {values.dtype} and {v.dtype}"
+        raise InputError(f"ops.additive_attention: query, keys, values and v must have one dtype, got {got}")
+    dtype = torch.get_autocast_dtype(query.device.type) if autocast else query.dtype
+    on_cpu = query.device.type == "cpu"
+    if library.backend("additive_attention", query.device) != "native" or (dtype == torch.float64 and not on_cpu):
+        real = torch.promote_types(dtype, torch.float32)
+        with torch.autocast(query.device.type, enabled=False):
+            given = [x.to(real) for x in (query, keys, values, v)]
+            context, weights = additive_attention_reference(*given, lengths=lengths)
+    else:
+        number = torch.promote_types(dtype, torch.float32) if on_cpu else dtype
+        given = [x.to(number).contiguous() for x in (query, keys, values, v)]
+        counts = None if lengths is None else lengths.to(torch.int64).contiguous()
+        if torch.is_grad_enabled() and any(x.requires_grad for x in given):
+            context, weights = _AdditiveAttention.apply(*given, counts)  # type: ignore[no-untyped-call]
+        else:  # an autograd node that is not needed would cost a short call more than its work
+            context, weights = torch.ops.seqkit.additive_attention.default(*given, counts)
+    if context.dtype != dtype:
+        context, weights = context.to(dtype), weights.to(dtype)
     return context, weights
 
 
-def _fake(query: Tensor, keys: Tensor, values: Tensor, v: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor]:
+def _fake_forward(
+    query: Tensor, keys: Tensor, values: Tensor, v: Tensor, lengths: Tensor | None
+) -> tuple[Tensor, Tensor]:
     B, T, _ = query.shape
     return query.new_empty(B, T, values.shape[2]), query.new_empty(B, T, keys.shape[1])
 
 
+def _fake_backward(
+    grad_context: Tensor,
+    grad_weights: Tensor | None,
+    query: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    v: Tensor,
+    lengths: Tensor | None,
+    weights: Tensor,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    grads = [query.new_empty(x.shape) for x in (query, keys, values, v)]
+    return grads[0], grads[1], grads[2], grads[3]
+
+
 if library.is_built("additive_attention"):
-    torch.library.register_fake("seqkit::additive_attention", _fake)
+    torch.library.register_fake("seqkit::additive_attention", _fake_forward)
+    torch.library.register_fake("seqkit::additive_attention_backward", _fake_backward)

@@ -24,7 +24,7 @@ DEVICES = ("cpu", "cuda")
 
 # The name of each operator's kernel in the dispatcher, and what the kernel covers; the rest runs on the reference.
 OPERATORS = {
-    "additive_attention": ("additive_attention", "float32 without gradient"),
+    "additive_attention": ("additive_attention", "float32, float64, bfloat16 and float16, forward and backward"),
     "attention": ("attention_forward", "float32, float64, bfloat16 and float16, forward and backward"),
     "beam_step": ("beam_step", "float32; on CUDA float16 and bfloat16 too"),
     "cross_attention_decode": ("cross_attention_decode", "float32, float16 and bfloat16 without gradient"),

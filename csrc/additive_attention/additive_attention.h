@@ -12,11 +12,13 @@
 // Layout: everything is contiguous.
 //
 // Tried and dropped:
-//   the tanh of each sum, by exp and a division    forward of B64 T50 S50 A1000 D1000 on one core with AVX-512: 84 ms,
-//     from the factors of its summands (unit.simd.cpp) 28
+//   the tanh of each sum by exp and a division    forward of B64 T50 S50 A1000 D1000 on one core: 84 ms, factored 27
 #pragma once
 
 #include <cstdint>
+#include <type_traits>
+
+#include "common/device.h"
 
 namespace seqkit {
 
@@ -24,7 +26,7 @@ constexpr int64_t kRowBlock = 64;     // of the T query rows that share their ta
 constexpr int64_t kDepthSlice = 64;   // of the A columns of one unit of the backward pass
 constexpr int64_t kWidthSlice = 512;  // of the D columns of one unit of the values' gradient
 
-// Number is float or double.
+// Number is float or double, or void for CUDA, which is told the element.
 template <typename Number>
 struct AdditiveInputs {
   const Number* query;                            // [B, T, A]
@@ -41,17 +43,22 @@ struct AdditiveOutputs {
   Number* weights;  // [B, T, S]; zero beyond the length
 };
 
+// What sums that leave the registers are kept in.
+template <typename Number>
+using SumOf = std::conditional_t<std::is_same_v<Number, double>, double, float>;
+
 template <typename Number>
 struct AdditiveGradients {
+  using Real = SumOf<Number>;
   const Number* weights;       // as the forward pass wrote them
   const Number* grad_context;  // [B, T, D]
   const Number* grad_weights;  // [B, T, S] or null
-  Number* grad_scores;         // [B, T, S], scratch: g, undefined beyond the length
-  Number* grad_v_parts;        // [B, A], scratch: one sentence's share
+  Real* grad_scores;           // [B, T, S], scratch: g, undefined beyond the length
+  Real* grad_v_parts;          // [B, A], scratch: one sentence's share
   Number *grad_query, *grad_keys, *grad_values, *grad_v;
 };
 
-inline int64_t blocks(int64_t count, int64_t size) { return (count + size - 1) / size; }
+constexpr int64_t blocks(int64_t count, int64_t size) { return (count + size - 1) / size; }
 
 // Units [begin, end) of B * blocks(T, kRowBlock).
 template <typename Number>
@@ -75,5 +82,14 @@ void additive_backward_values(const AdditiveInputs<Number>& in, const AdditiveGr
 // grad_v, the parts added in the order of the sentences.
 template <typename Number>
 void additive_backward_v(const AdditiveInputs<Number>& in, const AdditiveGradients<Number>& grads);
+
+// The whole call on a card. `scores` is scratch, [B, T, S]; where the weights are floats it may be they.
+const char* additive_forward_cuda(const AdditiveInputs<void>& in, const AdditiveOutputs<void>& out, float* scores,
+                                  Element element, void* stream);
+
+// `query_sums` is scratch, [B, T, A], and may be grad_query where that is float; it is not used up to kKeysAtOnce keys.
+constexpr int64_t kKeysAtOnce = 64;
+const char* additive_backward_cuda(const AdditiveInputs<void>& in, const AdditiveGradients<void>& grads,
+                                   float* query_sums, Element element, void* stream);
 
 }  // namespace seqkit

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <optional>
 #include <tuple>
+#include <type_traits>
 
 #include "additive_attention/additive_attention.h"
 #include "common/check.h"
@@ -47,8 +48,12 @@ void check_dense(const Call& call, const char* name, const Tensor& tensor, std::
 
 void check(const Call& call) {
   const ScalarType dtype = call.query.scalar_type();
-  STD_TORCH_CHECK(dtype == ScalarType::Float || dtype == ScalarType::Double, call.where,
-                  ": query must have the dtype Float or Double, got ", torch::headeronly::toString(dtype));
+  if (on_gpu(call.query)) {
+    (void)element_of(call.where, "query", call.query);
+  } else {
+    STD_TORCH_CHECK(dtype == ScalarType::Float || dtype == ScalarType::Double, call.where,
+                    ": query must have the dtype Float or Double, got ", torch::headeronly::toString(dtype));
+  }
   check_dense(call, "query", call.query, {kAny, kAny, kAny});
   check_dense(call, "keys", call.keys, {call.batch(), kAny, call.depth()});
   check_dense(call, "values", call.values, {call.batch(), call.sources(), kAny});
@@ -79,13 +84,33 @@ void in_parallel(int64_t units, int64_t work, const Part& part) {
   torch::stable::parallel_for(0, units, grain, part);
 }
 
+[[maybe_unused]] bool is_float(const Tensor& tensor) { return tensor.scalar_type() == ScalarType::Float; }
+
 template <typename Number>
 void run_forward(const Call& call, Tensor& context, Tensor& weights) {
   const AdditiveInputs<Number> in = inputs<Number>(call);
   const AdditiveOutputs<Number> out{.context = mutable_data<Number>(context), .weights = mutable_data<Number>(weights)};
-  in_parallel(in.batch * blocks(in.targets, kRowBlock), in.batch * in.targets * in.sources * in.depth,
-              [&](int64_t begin, int64_t end) { additive_forward<Number>(in, out, begin, end); });
+  if constexpr (std::is_void_v<Number>) {
+#ifdef SEQKIT_CUDA
+    Tensor scores = is_float(weights)
+                        ? weights
+                        : torch::stable::new_empty(weights, {in.batch, in.targets, in.sources}, ScalarType::Float);
+    run_on_gpu(call.where, call.query, [&](void* stream) {
+      const Element element = element_of(call.where, "query", call.query);
+      return additive_forward_cuda(in, out, mutable_data<float>(scores), element, stream);
+    });
+#else
+    STD_TORCH_CHECK(false, call.where, ": the CUDA kernel must be built, got a build without it");
+#endif
+  } else {
+    in_parallel(in.batch * blocks(in.targets, kRowBlock), in.batch * in.targets * in.sources * in.depth,
+                [&](int64_t begin, int64_t end) { additive_forward<Number>(in, out, begin, end); });
+  }
 }
+
+// The form of a function of a call: what its device and dtype ask for.
+#define SEQKIT_PICK_RUN(run, query) \
+  (on_gpu(query) ? run<void> : (query).scalar_type() == ScalarType::Float ? run<float> : run<double>)
 
 std::tuple<Tensor, Tensor> forward(const Tensor& query, const Tensor& keys, const Tensor& values, const Tensor& v,
                                    const MaybeTensor& lengths) {
@@ -93,8 +118,7 @@ std::tuple<Tensor, Tensor> forward(const Tensor& query, const Tensor& keys, cons
   check(call);
   Tensor context = torch::stable::new_empty(query, {call.batch(), call.targets(), call.width()});
   Tensor weights = torch::stable::new_empty(query, {call.batch(), call.targets(), call.sources()});
-  const auto run = query.scalar_type() == ScalarType::Float ? run_forward<float> : run_forward<double>;
-  run(call, context, weights);
+  SEQKIT_PICK_RUN(run_forward, query)(call, context, weights);
   return {context, weights};
 }
 
@@ -106,28 +130,44 @@ struct Gradients {
 template <typename Number>
 void run_backward(const Call& call, const Tensor& weights, const Tensor& grad_context, const MaybeTensor& grad_weights,
                   Gradients& to) {
-  Tensor scores = torch::stable::new_empty(call.query, {call.batch(), call.targets(), call.sources()});
-  Tensor v_parts = torch::stable::new_empty(call.query, {call.batch(), call.depth()});
+  using Real = SumOf<Number>;
+  const ScalarType real = std::is_same_v<Real, double> ? ScalarType::Double : ScalarType::Float;
+  Tensor scores = torch::stable::new_empty(call.query, {call.batch(), call.targets(), call.sources()}, real);
+  Tensor v_parts = torch::stable::new_empty(call.query, {call.batch(), call.depth()}, real);
   const AdditiveInputs<Number> in = inputs<Number>(call);
   const AdditiveGradients<Number> grads{
       .weights = data<Number>(weights),
       .grad_context = data<Number>(grad_context),
       .grad_weights = grad_weights ? data<Number>(*grad_weights) : nullptr,
-      .grad_scores = mutable_data<Number>(scores),
-      .grad_v_parts = mutable_data<Number>(v_parts),
+      .grad_scores = mutable_data<Real>(scores),
+      .grad_v_parts = mutable_data<Real>(v_parts),
       .grad_query = mutable_data<Number>(to.query),
       .grad_keys = mutable_data<Number>(to.keys),
       .grad_values = mutable_data<Number>(to.values),
       .grad_v = mutable_data<Number>(to.v),
   };
-  const int64_t pairs = in.batch * in.targets * in.sources;
-  in_parallel(in.batch * blocks(in.targets, kRowBlock), pairs * in.width / 8,
-              [&](int64_t begin, int64_t end) { additive_backward_scores<Number>(in, grads, begin, end); });
-  in_parallel(in.batch * blocks(in.depth, kDepthSlice), pairs * in.depth,
-              [&](int64_t begin, int64_t end) { additive_backward_energies<Number>(in, grads, begin, end); });
-  in_parallel(in.batch * blocks(in.width, kWidthSlice), pairs * in.width / 8,
-              [&](int64_t begin, int64_t end) { additive_backward_values<Number>(in, grads, begin, end); });
-  additive_backward_v<Number>(in, grads);
+  if constexpr (std::is_void_v<Number>) {
+#ifdef SEQKIT_CUDA
+    Tensor sums = is_float(to.query) || in.sources <= kKeysAtOnce
+                      ? to.query
+                      : torch::stable::new_empty(to.query, {in.batch, in.targets, in.depth}, ScalarType::Float);
+    run_on_gpu(call.where, call.query, [&](void* stream) {
+      const Element element = element_of(call.where, "query", call.query);
+      return additive_backward_cuda(in, grads, mutable_data<float>(sums), element, stream);
+    });
+#else
+    STD_TORCH_CHECK(false, call.where, ": the CUDA kernel must be built, got a build without it");
+#endif
+  } else {
+    const int64_t pairs = in.batch * in.targets * in.sources;
+    in_parallel(in.batch * blocks(in.targets, kRowBlock), pairs * in.width / 8,
+                [&](int64_t begin, int64_t end) { additive_backward_scores<Number>(in, grads, begin, end); });
+    in_parallel(in.batch * blocks(in.depth, kDepthSlice), pairs * in.depth,
+                [&](int64_t begin, int64_t end) { additive_backward_energies<Number>(in, grads, begin, end); });
+    in_parallel(in.batch * blocks(in.width, kWidthSlice), pairs * in.width / 8,
+                [&](int64_t begin, int64_t end) { additive_backward_values<Number>(in, grads, begin, end); });
+    additive_backward_v<Number>(in, grads);
+  }
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor> backward(const Tensor& grad_context, const MaybeTensor& grad_weights,
@@ -147,8 +187,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> backward(const Tensor& grad_context, 
       .values = torch::stable::new_empty(query, {call.batch(), call.sources(), call.width()}),
       .v = torch::stable::new_empty(query, {call.depth()}),
   };
-  const auto run = query.scalar_type() == ScalarType::Float ? run_backward<float> : run_backward<double>;
-  run(call, weights, grad_context, grad_weights, grads);
+  SEQKIT_PICK_RUN(run_backward, query)(call, weights, grad_context, grad_weights, grads);
   return {grads.query, grads.keys, grads.values, grads.v};
 }
 
@@ -167,3 +206,10 @@ SEQKIT_LIBRARY_IMPL(CPU, library) {
   library.impl("additive_attention", TORCH_BOX(&seqkit::forward));
   library.impl("additive_attention_backward", TORCH_BOX(&seqkit::backward));
 }
+
+#ifdef SEQKIT_CUDA
+SEQKIT_LIBRARY_IMPL(CUDA, library) {
+  library.impl("additive_attention", TORCH_BOX(&seqkit::forward));
+  library.impl("additive_attention_backward", TORCH_BOX(&seqkit::backward));
+}
+#endif

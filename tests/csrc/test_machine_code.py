@@ -25,6 +25,7 @@ PROMISES: dict[str, dict[str, tuple[str, ...]]] = {
         r"keys_kernelI(6__half|13__nv_bfloat16)": (COPIES_BY_16, *TENSOR_CORES),
         r"(forward|queries|keys)_kernelIf": (COPIES_BY_16, r"FFMA", r"LDS\.128"),
     },
+    "additive_attention": {r"(forward|backward_(scores|values|energies))_kernel": (r"LDG\.E",)},
     "beam_step": {r"(sweep|sentence|mean)_kernel": (LOADS_OF_16,)},
     "decode_attention": {r"attendI.*Lb1E": (LOADS_OF_16,)},
 }

@@ -25,7 +25,10 @@ PROMISES: dict[str, dict[str, tuple[str, ...]]] = {
         r"keys_kernelI(6__half|13__nv_bfloat16)": (COPIES_BY_16, *TENSOR_CORES),
         r"(forward|queries|keys)_kernelIf": (COPIES_BY_16, r"FFMA", r"LDS\.128"),
     },
-    "additive_attention": {r"(forward|backward_(scores|values|energies))_kernel": (r"LDG\.E",)},
+    "additive_attention": {  # bound by the tanh, not by memory: a lane has four numbers
+        r"(forward|backward_scores)IfLb1": (LOADS_OF_16, r"LDS\.128"),
+        r"(forward|backward_scores)I(6__half|13__nv_bfloat16)Lb1": (r"LDG\.E\.64", r"LDS\.128"),
+    },
     "beam_step": {r"(sweep|sentence|mean)_kernel": (LOADS_OF_16,)},
     "decode_attention": {r"attendI.*Lb1E": (LOADS_OF_16,)},
 }

@@ -21,7 +21,7 @@ from seqkit.ops import library
 from seqkit.ops.beam_step import BeamState, beam_step, beam_step_reference
 
 # B, K, V
-SHAPES = [(1, 1, 8000), (1, 5, 8000), (16, 5, 8000), (64, 5, 8000), (1, 5, 32000), (16, 5, 32000), (16, 20, 32000)]
+SHAPES = [(1, 1, 8000), (1, 5, 8000), (16, 5, 8000), (1, 5, 32000), (16, 4, 32000), (64, 4, 32000), (16, 20, 32000)]
 
 
 def clock(run: Callable[[], object], repeats: int) -> float:

@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <limits>
 #include <vector>
 
@@ -55,20 +56,39 @@ struct RowScale {
   }
 };
 
-// Whether any of 16 is at least `floor`; the compiler makes vectors of it.
+// Whether any of 16 is at least `floor`.
 bool any_of_16(const float* x, float floor) {
-  int32_t found = 0;
-  for (int i = 0; i < 16; ++i) found |= x[i] >= floor ? 1 : 0;
-  return found != 0;
+  typedef float Four __attribute__((vector_size(16)));
+  typedef int32_t FourInts __attribute__((vector_size(16)));
+  FourInts found{};
+  for (int i = 0; i < 16; i += 4) {
+    Four four;
+    std::memcpy(&four, x + i, sizeof four);
+    found |= four >= floor;
+  }
+  int64_t halves[2];
+  std::memcpy(halves, &found, sizeof halves);
+  return (halves[0] | halves[1]) != 0;
 }
 
 int64_t count_of(const int64_t* list, int64_t size, int64_t token) { return std::count(list, list + size, token); }
 
-// The n-th largest of the block maxima, n counting from 1; -inf when there are fewer.
+// The n-th largest of the block maxima, n counting from 1; -inf when there are fewer. `room` holds the n largest so
+// far: few are, so that most maxima cost one comparison.
 float nth_largest(const std::vector<float>& block_max, int64_t n, std::vector<float>& room) {
   if (n > int64_t(block_max.size())) return kNever;
-  room = block_max;
-  std::nth_element(room.begin(), room.begin() + (n - 1), room.end(), std::greater<float>());
+  room.assign(n, kNever);
+  const int64_t size = int64_t(block_max.size());
+  for (int64_t first = 0; first < size; first += 16) {
+    if (first + 16 <= size && room[n - 1] > kNever && !any_of_16(block_max.data() + first, room[n - 1])) continue;
+    for (int64_t block = first; block < std::min(first + 16, size); ++block) {
+      const float value = block_max[block];
+      if (!(value > room[n - 1])) continue;
+      int64_t place = n - 1;
+      for (; place > 0 && room[place - 1] < value; --place) room[place] = room[place - 1];
+      room[place] = value;
+    }
+  }
   return room[n - 1];
 }
 

@@ -10,31 +10,39 @@ using seqkit::kBeamBlock;
 constexpr float kInfinity = __builtin_inff();
 constexpr float kLargest = 3.402823466e38f;
 constexpr int kVectors = kBeamBlock / kLanes;
-constexpr int kChains = 4;  // independent sums, to hide the latency of an addition
+constexpr int kChains = 4;        // independent sums, to hide the latency of an addition
+constexpr int64_t kAhead = 1024;  // numbers that are fetched before they are needed, beyond the end of a page
 
-SEQKIT_INLINE Vec maximum(Vec a, Vec b) { return a > b ? a : b; }  // b where a is NaN
+// b where a is NaN. The compiler makes two instructions of the comparison.
+SEQKIT_INLINE Vec maximum(Vec a, Vec b) {
+#if defined(__AVX512F__)
+  return (Vec)_mm512_max_ps((__m512)a, (__m512)b);
+#elif defined(__AVX2__)
+  return (Vec)_mm256_max_ps((__m256)a, (__m256)b);
+#else
+  return a > b ? a : b;
+#endif
+}
 
 // +inf becomes the largest float; NaN passes.
 SEQKIT_INLINE Vec bounded(Vec x) { return x > splat(kLargest) ? splat(kLargest) : x; }
 
-SEQKIT_INLINE float largest(Vec value) {
-  float lanes[kLanes];
-  store(lanes, value);
-  for (int width = kLanes / 2; width > 0; width /= 2) {
-    for (int lane = 0; lane < width; ++lane) {
-      lanes[lane] = lanes[lane] > lanes[lane + width] ? lanes[lane] : lanes[lane + width];
-    }
-  }
-  return lanes[0];
-}
-
-// exp(x - shift) for x <= shift, to 2 units in the last place; below exp(-86), and for NaN, some number below 1e-37,
-// which no sum that holds a 1 can see. x = +inf counts as shift. Half the instructions of numerics.h's exp, which has
+// exp(d) for -86 <= d <= 0, to 2 units in the last place: a third fewer instructions than numerics.h's exp, which has
 // to be right for every argument.
-SEQKIT_INLINE Vec share(Vec x, Vec shift) {
-  Vec d = x - shift;
-  d = maximum(d, splat(-86.0f));
-  d = d < splat(0.0f) ? d : splat(0.0f);
+SEQKIT_INLINE Vec exp_of_negative(Vec d) {
+#if defined(__AVX512F__)
+  // 2^n times a polynomial in the rest: the machine rounds and scales. Its coefficients are the least maximum of the
+  // relative error over [-1/2, 1/2], 8e-8.
+  const Vec n = (Vec)_mm512_roundscale_ps((__m512)(d * splat(1.44269504f)), _MM_FROUND_TO_NEAREST_INT);
+  const Vec r = fma(d, splat(1.44269504f), -n);
+  Vec p = splat(1.3276471869e-3f);
+  p = fma(p, r, splat(9.6755413335e-3f));
+  p = fma(p, r, splat(5.5507132739e-2f));
+  p = fma(p, r, splat(2.4022119724e-1f));
+  p = fma(p, r, splat(6.9314696706e-1f));
+  p = fma(p, r, splat(1.0000000717f));
+  return (Vec)_mm512_scalef_ps((__m512)p, (__m512)n);
+#else
   const Vec rounder = splat(12582912.0f);  // 1.5 * 2^23: adding it leaves the integer in the lowest bits
   const Vec rounded = fma(d, splat(1.44269504f), rounder), n = rounded - rounder;
   Vec r = fma(n, splat(-0.693359375f), d);
@@ -52,7 +60,12 @@ SEQKIT_INLINE Vec share(Vec x, Vec shift) {
   bits = bits + (exponent << 23);
   std::memcpy(&p, &bits, sizeof p);
   return p;
+#endif
 }
+
+// exp(x - shift) for finite x <= shift; below exp(-86), and for NaN, some number below 1e-37, which no sum that holds a
+// 1 can see.
+SEQKIT_INLINE Vec share(Vec x, Vec shift) { return exp_of_negative(maximum(x - shift, splat(-86.0f))); }
 
 // log(x) for 1 <= x < 2^24, to 2 units in the last place (Cephes logf, S. Moshier).
 SEQKIT_INLINE Vec log_above_one(Vec x) {
@@ -87,6 +100,11 @@ struct Block {
     for (int64_t i = 0; i < kBeamBlock; ++i) padded[i] = begin + i < size ? row[begin + i] : -kInfinity;
     return padded;
   }
+  // A copy in which +inf is the largest float.
+  const float* bounded(const float* x) {
+    for (int64_t i = 0; i < kBeamBlock; ++i) padded[i] = x[i] > kLargest ? kLargest : x[i];
+    return padded;
+  }
 };
 
 }  // namespace
@@ -100,6 +118,7 @@ void SEQKIT_AT_LEVEL(beam_row_sweep)(const float* row, int64_t size, float* bloc
   Vec sums[kChains] = {};
   for (int64_t begin = 0; begin < size; begin += kBeamBlock) {
     const float* x = block.at(row, begin, size);
+    for (int64_t ahead = 0; ahead < kBeamBlock; ahead += 16) __builtin_prefetch(x + kAhead + ahead);
     Vec maxima[kChains];
     for (int chain = 0; chain < kChains; ++chain) maxima[chain] = splat(-kInfinity);
     for (int v = 0; v < kVectors; v += kChains) {
@@ -107,9 +126,14 @@ void SEQKIT_AT_LEVEL(beam_row_sweep)(const float* row, int64_t size, float* bloc
         maxima[chain] = maximum(load(x + (v + chain) * kLanes), maxima[chain]);
       }
     }
-    const float here = largest(bounded(maximum(maximum(maxima[0], maxima[1]), maximum(maxima[2], maxima[3]))));
+    const float whole = largest_lane(maximum(maximum(maxima[0], maxima[1]), maximum(maxima[2], maxima[3])));
+    if (whole == -kInfinity) {
+      block_max[begin / kBeamBlock] = whole;
+      continue;
+    }
+    if (whole > kLargest) x = block.bounded(x);
+    const float here = whole > kLargest ? kLargest : whole;
     block_max[begin / kBeamBlock] = here;
-    if (here == -kInfinity) continue;
     if (here > top) {
       const Vec factor = share(splat(top), splat(here));
       for (int chain = 0; chain < kChains; ++chain) sums[chain] = sums[chain] * factor;

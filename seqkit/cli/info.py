@@ -35,9 +35,9 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"{'built':<8} by {facts['compiler']} for {', '.join(facts['isa'])}{cuda}")
     else:
         print(f"{'built':<8} no: {facts['why']}")
-    print(f"\n{'op':<20} {'device':<7} {'back end':<10} why")
+    print(f"\n{'op':<22} {'device':<7} {'back end':<10} why")
     for line in lines:
-        print(f"{line.op:<20} {line.device:<7} {line.backend:<10} {line.why}")
+        print(f"{line.op:<22} {line.device:<7} {line.backend:<10} {line.why}")
     return 0
 
 

@@ -1,7 +1,7 @@
 """Exact scaled dot-product attention that takes lengths, not mask tensors, and never builds a [T, S] matrix.
 
 The kernels (csrc/attention) run forward and backward, on the CPU in float32, float64, bfloat16 and float16, on CUDA in
-all but float64. Numbers of 16 bits are converted as they are read and written; sums and the softmax are float32. On the
+all but float64 and up to a head width of 256; the rest runs `attention_reference`. Numbers of 16 bits are converted as they are read and written; sums and the softmax are float32. On the
 CPU a row of the result depends on its own query and the keys it sees, to the last bit: not on padding, on the other
 rows, on the batch or on threads. An `alibi_slopes` that wants a gradient runs `attention_reference`.
 
@@ -17,6 +17,8 @@ from torch.autograd.function import once_differentiable
 
 from seqkit.errors import InputError
 from seqkit.ops import library
+
+WIDEST_ON_CUDA = 256  # kWidestCuda in csrc/attention/attention.h
 
 
 def visible_keys(
@@ -245,16 +247,18 @@ def attention(
     Args:
         q: H must be a multiple of the Hkv heads of k; head h reads key head h // (H / Hkv).
         q_lengths: int64, the queries of a sentence that count; the others give zeros.
-        k_lengths: int64, the keys of a sentence that count; what stands beyond them is never read.
+        k_lengths: int64, the keys of a sentence that count; what stands beyond them is never read. On CUDA a length
+            that is out of range is cut, since reading it would wait for the device.
         causal: query i sees keys j <= i + S - T: both sides end together (on the padded S, not on `k_lengths`).
         window: query i sees keys with |p - j| <= window; if causal, the last `window` keys up to its own.
         bias: added to the logits, any shape that broadcasts to [B, H, T, S] axis by axis; -inf hides a key.
         scale: Dh ** -0.5 by default.
-        dropout_p: the share of weights that is dropped, from 0 to below 1; the seed comes from torch's generator.
+        dropout_p: the share of weights that is dropped, from 0 to below 1; the seed comes from torch's generator for
+            the CPU, and a captured CUDA graph replays it.
         return_weights: also give w [B, H, T, S] as it is before dropout.
 
     Raises:
-        InputError: arguments do not fit together. RuntimeError: a length is negative or beyond its axis.
+        InputError: arguments do not fit together. RuntimeError: on the CPU, a length is negative or beyond its axis.
     """
     _check(q, k, v, q_lengths, k_lengths, window, bias, alibi_slopes, dropout_p)
     B, H, T, Dh = q.shape
@@ -264,7 +268,7 @@ def attention(
     dtype = torch.get_autocast_dtype(q.device.type) if autocast else q.dtype
     learned_slopes = alibi_slopes is not None and alibi_slopes.requires_grad and torch.is_grad_enabled()
 
-    covered = q.device.type == "cpu" or dtype != torch.float64
+    covered = q.device.type == "cpu" or (dtype != torch.float64 and max(Dh, v.shape[3]) <= WIDEST_ON_CUDA)
     if library.backend("attention", q.device) != "native" or learned_slopes or not covered:
         with torch.autocast(q.device.type, enabled=False):
             given = (x.to(torch.promote_types(x.dtype, torch.float32)) for x in (q, k, v))

@@ -1,9 +1,10 @@
 """Exact scaled dot-product attention that takes lengths, not mask tensors, and never builds a [T, S] matrix.
 
 The kernels (csrc/attention) run forward and backward, on the CPU in float32, float64, bfloat16 and float16, on CUDA in
-all but float64 and up to a head width of 256; the rest runs `attention_reference`. Numbers of 16 bits are converted as they are read and written; sums and the softmax are float32. On the
-CPU a row of the result depends on its own query and the keys it sees, to the last bit: not on padding, on the other
-rows, on the batch or on threads. An `alibi_slopes` that wants a gradient runs `attention_reference`.
+all but float64 and up to a head width of 256; the rest, and an `alibi_slopes` that wants a gradient, runs
+`attention_reference`. Numbers of 16 bits are converted as they are read and written; sums and the softmax are float32.
+On the CPU a row of the result depends on its own query and the keys it sees, to the last bit: not on padding, on the
+other rows, on the batch or on threads.
 
 The autograd node is a `torch.autograd.Function`, because `register_autograd` costs 39 µs a call against its 16.
 """

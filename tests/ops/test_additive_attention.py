@@ -335,7 +335,7 @@ tests.test_additive_attention_rows_do_not_see_padding_or_the_batch()
 tests.test_additive_attention_rows_with_large_arguments_do_not_see_other_rows()
 print("same")
 """
-    root = Path(library.__file__).parents[2]
+    root = Path(__file__).resolve().parents[2]
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=root, env={**os.environ, "SEQKIT_ISA": level}
     )

@@ -574,7 +574,7 @@ alone = ops.attention(q[1:, :, 7:8], k[1:, :, :58], v[1:, :, :58], causal=True)
 assert torch.equal(alone[0, :, 0], got[0][1, :, 7])
 print("same")
 """
-    root = Path(library.__file__).parents[2]
+    root = Path(__file__).resolve().parents[2]
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=root, env={**os.environ, "SEQKIT_ISA": level}
     )

@@ -14,7 +14,7 @@ from seqkit.ops import library
 
 
 def run(code: str, **environment: str) -> str:
-    root = Path(library.__file__).parents[2]
+    root = Path(__file__).resolve().parents[2]
     done = subprocess.run(
         [sys.executable, "-c", code],
         capture_output=True,

@@ -7,6 +7,7 @@ function after its module has been imported makes the function win for good.
 from seqkit.ops.additive_attention import additive_attention, additive_attention_reference
 from seqkit.ops.attention import attention, attention_reference
 from seqkit.ops.beam_step import BeamState, beam_step, beam_step_reference, mean_log_softmax
+from seqkit.ops.crf import crf_decode, crf_decode_reference, crf_log_likelihood, crf_log_likelihood_reference
 from seqkit.ops.decode_attention import (
     cross_attention_decode,
     cross_attention_decode_reference,
@@ -28,6 +29,10 @@ __all__ = [
     "backend",
     "beam_step",
     "beam_step_reference",
+    "crf_decode",
+    "crf_decode_reference",
+    "crf_log_likelihood",
+    "crf_log_likelihood_reference",
     "cross_attention_decode",
     "cross_attention_decode_reference",
     "decode_attention",

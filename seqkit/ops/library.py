@@ -27,6 +27,8 @@ OPERATORS = {
     "additive_attention": ("additive_attention", "float32, float64, bfloat16 and float16, forward and backward"),
     "attention": ("attention_forward", "float32, float64, bfloat16 and float16, forward and backward"),
     "beam_step": ("beam_step", "float32; on CUDA float16 and bfloat16 too"),
+    "crf_decode": ("crf_decode", "float32 and float64"),
+    "crf_log_likelihood": ("crf_log_likelihood", "float32 and float64, forward and backward in one pass"),
     "cross_attention_decode": ("cross_attention_decode", "float32, float16 and bfloat16 without gradient"),
     "decode_attention": ("decode_attention", "float32, float16 and bfloat16 without gradient"),
     "extend_ancestry": ("extend_ancestry", "every call"),

@@ -2,10 +2,10 @@
 
     python benchmarks/crf.py [--threads 1] [--rounds 15]
 
-The peer is `crf_log_likelihood_reference`, one logsumexp of [B, C, C] a position, with autograd. Both give the loss of a
-tagger, minus the mean of the log-likelihoods, and its gradients with respect to emissions and transitions, in turns in
-one process. A time is the median over the rounds of the process's CPU time, the ratio is torch's over ours. Errors are
-the largest differences from float64, of the loss and of the gradient of the transitions.
+The peer is `crf_log_likelihood_reference`, one logsumexp of [B, C, C] a position, with autograd. Both give the loss of
+a tagger, minus the mean of the log-likelihoods, and its gradients with respect to emissions and transitions, in turns
+in one process. A time is the median over the rounds of the process's CPU time, the ratio is torch's over ours. Errors
+are the largest differences from float64, of the loss and of the gradient of the transitions.
 """
 
 import argparse
@@ -50,7 +50,7 @@ def main() -> None:
             lengths: Tensor = lengths,
         ) -> tuple[Tensor, ...]:
             value = -log_likelihood(leaves[0], tags, leaves[1], lengths=lengths).mean()
-            return value, *torch.autograd.grad(value, leaves)
+            return value.detach(), *torch.autograd.grad(value, leaves)
 
         runs = [lambda f=f, loss=loss: loss(f) for f in (ops.crf_log_likelihood, ops.crf_log_likelihood_reference)]
         exact = loss(ops.crf_log_likelihood_reference, (emissions.detach().double().requires_grad_(),

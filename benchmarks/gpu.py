@@ -172,11 +172,36 @@ def beam_cases(tiny: bool) -> Iterator[Case]:
         yield Case(f"beam_step {B}x{K}x{V}", [3.0 * draw(3, B, K, V).float().double()], call, dtypes=(torch.float32,))
 
 
+def crf_cases(tiny: bool) -> Iterator[Case]:
+    for B, T, C in [(2, 5, 3), *([] if tiny else [(16, 60, 20), (4, 100, 130)])]:
+        tags, lengths = torch.randint(C, (B, T)), torch.randint(1, T + 1, (B,))
+
+        def likelihood(*x: Tensor, tags: Tensor = tags, lengths: Tensor = lengths) -> list[Tensor]:
+            def loss(emissions: Tensor, transitions: Tensor, start: Tensor, end: Tensor) -> tuple[Tensor]:
+                labels, counts = tags.to(emissions.device), lengths.to(emissions.device)
+                return (ops.crf_log_likelihood(emissions, labels, transitions, start=start, end=end, lengths=counts),)
+
+            return with_gradients(loss, list(x), [torch.ones(len(tags))])
+
+        def decode(emissions: Tensor, transitions: Tensor, lengths: Tensor = lengths) -> list[Tensor]:
+            return [
+                x.double()
+                for x in ops.crf_decode(emissions, transitions, lengths=lengths.to(emissions.device), n_best=3)
+            ]
+
+        given = [draw(B, T, C), draw(C, C), draw(C), draw(C)]
+        floats = (torch.float32,)
+        yield Case(f"crf_log_likelihood {B}x{T}x{C}", given, likelihood, n_gradients=4, dtypes=floats)
+        # Sums of integers are exact: the paths must be equal.
+        yield Case(f"crf_decode {B}x{T}x{C}", [x.mul(3).round() for x in given[:2]], decode, dtypes=floats)
+
+
 CASES = {
     "attention": attention_cases,
     "additive_attention": additive_cases,
     "decode_attention": decode_cases,
     "beam_step": beam_cases,
+    "crf_log_likelihood": crf_cases,
 }
 
 
@@ -457,6 +482,18 @@ def other_races(device: str, scale: int) -> Iterator[Race]:
     yield Race(f"{name} forward+backward", both, 3 * numbers)
 
 
+def crf_races(device: str, scale: int) -> Iterator[Race]:
+    B, T, C = max(1, 64 // scale), 60, 20
+    emissions = torch.randn(B, T, C, device=device).requires_grad_()
+    transitions, tags = torch.randn(C, C, device=device), torch.randint(C, (B, T), device=device)
+    gradient = torch.ones(B, device=device)
+    runs = {
+        name: differentiated(lambda f=f: f(emissions, tags, transitions), [emissions], gradient)
+        for name, f in (("ours", ops.crf_log_likelihood), ("torch loop", ops.crf_log_likelihood_reference))
+    }
+    yield Race(f"crf_log_likelihood {B}x{T}x{C} forward+backward", runs, 2.0 * emissions.nbytes)
+
+
 def microseconds(run: Callable[[], object], device: str, repeats: int) -> list[float]:
     """Device time of each of `repeats` calls."""
     if device != "cuda":
@@ -567,7 +604,7 @@ def main() -> int:
     rounds, scale = (10, 1) if device == "cuda" else (1, 16)
     report["races"] = []
     print(f"{'':58} {'floor':>8} {'ours':>9}  fastest peer          times ours", flush=True)
-    for given in itertools.chain(attention_races(device, scale), other_races(device, scale)):
+    for given in itertools.chain(*(races(device, scale) for races in (attention_races, other_races, crf_races))):
         if arguments.only and not given.name.startswith(arguments.only):
             continue
         if time.monotonic() - begin > arguments.seconds:

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <optional>
 #include <tuple>
+#include <type_traits>
 
 #include "common/check.h"
 #include "crf/crf.h"
@@ -43,7 +44,6 @@ struct Call {
 
   void check() const {
     const ScalarType dtype = emissions.scalar_type();
-    check_cpu(where, "emissions", emissions);
     STD_TORCH_CHECK(dtype == ScalarType::Float || dtype == ScalarType::Double, where,
                     ": emissions must have the dtype Float or Double, got ", torch::headeronly::toString(dtype));
     check_shape(where, "emissions", emissions, {kAny, kAny, kAny});
@@ -54,6 +54,12 @@ struct Call {
     check_tensor(where, "start", start, dtype, {tags()}, emissions);
     check_tensor(where, "end", end, dtype, {tags()}, emissions);
     check_lengths(where, "lengths", lengths, batch(), positions(), emissions);
+    if (on_gpu(emissions)) {
+      check_dtype(where, "emissions", emissions, ScalarType::Float);
+      STD_TORCH_CHECK(positions() + 2 * tags() <= kMostCrfCuda, where, ": emissions must have at most ", kMostCrfCuda,
+                      " positions and tags on CUDA, got ", shape_text(emissions));
+      return;  // the kernels cut what is out of range
+    }
     const int64_t* counts = data<int64_t>(lengths);
     for (int64_t sentence = 0; sentence < batch(); ++sentence) {
       STD_TORCH_CHECK(counts[sentence] > 0, where, ": lengths must be from 1 to ", positions(), ", got 0");
@@ -86,7 +92,7 @@ Likelihood log_likelihood(const Tensor& emissions, const Tensor& tags, const Ten
   const int64_t B = call.batch(), T = call.positions(), C = call.tags();
   check_tensor(call.where, "tags", tags, ScalarType::Long, {B, T}, emissions);
   const int64_t *observed = data<int64_t>(tags), *counts = data<int64_t>(lengths);
-  for (int64_t sentence = 0; sentence < B; ++sentence) {
+  for (int64_t sentence = 0; sentence < B && !on_gpu(emissions); ++sentence) {
     for (int64_t t = 0; t < counts[sentence]; ++t) {
       const int64_t tag = observed[sentence * T + t];
       STD_TORCH_CHECK(tag >= 0 && tag < C, call.where, ": tags must be from 0 to ", C - 1, ", got ", tag);
@@ -106,6 +112,17 @@ Likelihood log_likelihood(const Tensor& emissions, const Tensor& tags, const Ten
                                     .grad_transitions = mutable_data<Number>(grad_transitions),
                                     .grad_start = mutable_data<Number>(grad_start),
                                     .grad_end = mutable_data<Number>(grad_end)};
+    if (on_gpu(emissions)) {
+#ifdef SEQKIT_CUDA
+      if constexpr (std::is_same_v<Number, float>) {
+        Tensor alphas = torch::stable::new_empty(emissions, {B, T, C});
+        run_on_gpu(call.where, emissions,
+                   [&](void* stream) { return crf_likelihood_cuda(in, out, mutable_data<float>(alphas), stream); });
+        return;
+      }
+#endif
+      STD_TORCH_CHECK(false, call.where, ": the CUDA kernel must be built, got a build without it");
+    }
     torch::stable::parallel_for(0, B, call.grain(gradient ? 3 : 1),
                                 [&](int64_t first, int64_t last) { crf_likelihood<Number>(in, out, first, last); });
   };
@@ -126,6 +143,20 @@ std::tuple<Tensor, Tensor> decode(const Tensor& emissions, const Tensor& transit
     const CrfInputs<Number> in = call.inputs<Number>();
     const CrfDecode<Number> out{
         .n_best = n_best, .tags = mutable_data<int64_t>(tags), .scores = mutable_data<Number>(scores)};
+    if (on_gpu(emissions)) {
+#ifdef SEQKIT_CUDA
+      if constexpr (std::is_same_v<Number, float>) {
+        const int64_t places = (T * call.tags() + 1) * n_best;
+        Tensor lists = torch::stable::new_empty(emissions, {B, places});
+        Tensor sources = torch::stable::new_empty(emissions, {B, places}, ScalarType::Int);
+        run_on_gpu(call.where, emissions, [&](void* stream) {
+          return crf_decode_cuda(in, out, mutable_data<float>(lists), mutable_data<int>(sources), stream);
+        });
+        return;
+      }
+#endif
+      STD_TORCH_CHECK(false, call.where, ": the CUDA kernel must be built, got a build without it");
+    }
     torch::stable::parallel_for(0, B, call.grain(n_best),
                                 [&](int64_t first, int64_t last) { crf_decode<Number>(in, out, first, last); });
   };
@@ -149,3 +180,10 @@ SEQKIT_LIBRARY_IMPL(CPU, library) {
   library.impl("crf_log_likelihood", TORCH_BOX(&seqkit::log_likelihood));
   library.impl("crf_decode", TORCH_BOX(&seqkit::decode));
 }
+
+#ifdef SEQKIT_CUDA
+SEQKIT_LIBRARY_IMPL(CUDA, library) {
+  library.impl("crf_log_likelihood", TORCH_BOX(&seqkit::log_likelihood));
+  library.impl("crf_decode", TORCH_BOX(&seqkit::decode));
+}
+#endif

@@ -58,4 +58,12 @@ void crf_likelihood(const CrfInputs<Number>& in, const CrfLikelihood<Number>& ou
 template <typename Number>
 void crf_decode(const CrfInputs<Number>& in, const CrfDecode<Number>& out, int64_t begin, int64_t end);
 
+// On CUDA: null, or what went wrong with the launch. Lengths and tags are cut to their range; T + 2 C is at most
+// kMostCrfCuda. Scratch: alphas [B, T, C]; scores and sources [B, (T C + 1) N].
+constexpr int64_t kMostCrfCuda = 50000;
+const char* crf_likelihood_cuda(const CrfInputs<float>& in, const CrfLikelihood<float>& out, float* alphas,
+                                void* stream);
+const char* crf_decode_cuda(const CrfInputs<float>& in, const CrfDecode<float>& out, float* scores, int* sources,
+                            void* stream);
+
 }  // namespace seqkit

@@ -1,9 +1,9 @@
 """A linear-chain conditional random field over tag sequences: how likely the right tags are, and which are the best.
 
-The kernels (csrc/crf) run on the CPU in float32 and float64; 16-bit numbers are computed in float32, CUDA tensors by
-the references. The likelihood's gradient, observed minus expected counts, comes in the same pass over a sentence as the
-likelihood, so that autograd keeps nothing of the recursion. A sentence's results are the same bits whatever else is in
-the batch.
+The kernels (csrc/crf) run on the CPU in float32 and float64, on CUDA in float32 for up to 50,000 positions and tags;
+the rest runs the references, and 16-bit numbers are computed in float32. The likelihood's gradient, observed minus
+expected counts, comes in the same pass over a sentence as the likelihood, so that autograd keeps nothing of the
+recursion. A sentence's results are the same bits whatever else is in the batch.
 """
 
 from typing import Any
@@ -15,6 +15,8 @@ from torch.autograd.function import once_differentiable
 
 from seqkit.errors import InputError
 from seqkit.ops import library
+
+MOST_ON_CUDA = 50_000  # kMostCrfCuda in csrc/crf/crf.h
 
 
 def crf_log_likelihood_reference(
@@ -56,7 +58,7 @@ class _CrfLogLikelihood(torch.autograd.Function):
             emissions, tags, transitions, start, end, lengths, True
         )
         ctx.save_for_backward(*grads)
-        return log_likelihood  # type: ignore[no-any-return]
+        return log_likelihood
 
     @staticmethod
     @once_differentiable
@@ -96,7 +98,9 @@ def _check(
 
 
 def _runs_kernel(where: str, emissions: Tensor) -> bool:
-    return library.backend(where, emissions.device) == "native"
+    on_cpu, (_, T, C) = emissions.device.type == "cpu", emissions.shape
+    covered = on_cpu or (emissions.dtype != torch.float64 and T + 2 * C <= MOST_ON_CUDA)
+    return covered and library.backend(where, emissions.device) == "native"
 
 
 def _prepared(
@@ -105,10 +109,9 @@ def _prepared(
     """What the kernels take: float32 or float64, contiguous, nothing missing."""
     B, T, C = emissions.shape
     real = torch.promote_types(emissions.dtype, torch.float32)
-    zeros = emissions.new_zeros(C, dtype=real)
-    numbers = [
-        x.to(real).contiguous() for x in (emissions, transitions, *(zeros if x is None else x for x in (start, end)))
-    ]
+    # Not one tensor of zeros for both: dynamo refuses an autograd function that is given the same tensor twice.
+    ends = (emissions.new_zeros(C) if x is None else x for x in (start, end))
+    numbers = [x.to(real).contiguous() for x in (emissions, transitions, *ends)]
     counts = torch.full((B,), T, device=emissions.device) if lengths is None else lengths.to(torch.int64).contiguous()
     return numbers[0], numbers[1], numbers[2], numbers[3], counts
 
@@ -135,7 +138,7 @@ def crf_log_likelihood(
         lengths: int64, the positions of a sentence that count, from 1 to T; all by default.
 
     Raises:
-        InputError: shapes do not fit. RuntimeError: a tag or a length is out of range.
+        InputError: shapes do not fit. RuntimeError: on the CPU, a tag or a length is out of range; on CUDA it is cut.
     """
     _check("crf_log_likelihood", emissions, transitions, start, end, lengths)
     if tags.shape != emissions.shape[:2]:
@@ -219,7 +222,7 @@ def crf_decode(
         n_best: from 1 to 1,024.
 
     Raises:
-        InputError: shapes do not fit. RuntimeError: a length is out of range.
+        InputError: shapes do not fit. RuntimeError: on the CPU, a length is out of range; on CUDA it is cut.
     """
     _check("crf_decode", emissions, transitions, start, end, lengths)
     if not 1 <= n_best <= 1024:

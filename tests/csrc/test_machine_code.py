@@ -30,6 +30,7 @@ PROMISES: dict[str, dict[str, tuple[str, ...]]] = {
         r"(forward|backward_scores)I(6__half|13__nv_bfloat16)Lb1": (r"LDG\.E\.64", r"LDS\.128"),
     },
     "beam_step": {r"(sweep|sentence|mean)_kernel": (LOADS_OF_16,)},
+    "crf": {r"likelihood_kernel": (r"SHFL\.BFLY", r"MUFU\.EX2")},  # small and bound by latency
     "decode_attention": {r"attendI.*Lb1E": (LOADS_OF_16,)},
 }
 ARCHITECTURES = ("sm_80", "sm_90")

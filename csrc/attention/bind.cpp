@@ -108,7 +108,7 @@ AttentionShape checked_shape(const Call& call) {
       .q_lengths = data<int64_t>(call.q_lengths),
       .k_lengths = data<int64_t>(call.k_lengths),
       .causal = call.causal,
-      .window = call.window,
+      .window = std::min(call.window, targets + sources),  // all keys; what is added to it must not overflow
       .scale = call.scale,
       .drop_below = static_cast<uint32_t>(call.dropout * 0x1p32),
       .seed = seed,
@@ -211,7 +211,7 @@ void run_backward(const Call& call, const AttentionShape& shape, const Tensor& o
 #endif
     STD_TORCH_CHECK(false, call.where, ": the CUDA kernel must be built for this dtype, got a build without it");
   }
-  const int64_t units = shape.batch * shape.kv_heads;
+  const int64_t units = shape.targets + shape.sources == 0 ? 0 : shape.batch * shape.kv_heads;  // no work, no loop
   torch::stable::parallel_for(0, units, grain(shape, units), [&](int64_t begin, int64_t end) {
     attention_backward<Number>(shape, in, grads, begin, end);
   });

@@ -88,10 +88,11 @@ void forward_row(const AttentionShape& shape, const AttentionInputs<double>& in,
   const double lowest = -std::numeric_limits<double>::infinity();
   double largest = lowest;
   for (double logit : logits) largest = std::max(largest, logit);
+  if (largest == lowest) largest = 0;  // all are hidden, or NaN, which the sum then is
   double sum = 0;
-  for (double logit : logits) sum += largest == lowest ? 0.0 : std::exp(logit - largest);
+  for (double logit : logits) sum += std::exp(logit - largest);
   const double inverse = sum == 0 ? 0 : 1 / sum;
-  out.stats[2 * flat] = largest == lowest ? 0 : largest;
+  out.stats[2 * flat] = largest;
   out.stats[2 * flat + 1] = inverse;
   if (sum == 0) return;
   for (int64_t j = begin; j < end; ++j) {

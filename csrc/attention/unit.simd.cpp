@@ -314,7 +314,12 @@ bool soften(const AttentionShape& shape, const RowBias<Number>& bias, const KeyR
   }
   const float top = largest_lane(tops);
   const float largest = top > running.largest ? top : running.largest;
-  if (largest == kLowest) return false;
+  if (largest == kLowest) {  // all are hidden, or NaN, which must not vanish
+    for (int64_t j = seen.begin; j < seen.end; ++j) {
+      if (products[j] != products[j]) running.total = products[j];
+    }
+    return false;
+  }
   if (largest > running.largest && running.total != 0.0f) {
     const float shrink = exp_one(running.largest - largest);
     running.total *= shrink;

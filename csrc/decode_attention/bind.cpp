@@ -39,6 +39,13 @@ void check_table(const char* where, const char* name, const Tensor& tensor, std:
   check_contiguous(where, name, tensor);
 }
 
+// Whether two contiguous tables share no memory.
+bool apart(const Tensor& a, const Tensor& b) {
+  const auto* from_a = static_cast<const int64_t*>(a.const_data_ptr());
+  const auto* from_b = static_cast<const int64_t*>(b.const_data_ptr());
+  return from_a + a.numel() <= from_b || from_b + b.numel() <= from_a;
+}
+
 // `rows` rows of `count` of the `row_size` numbers, each from 0 to below `limit`.
 void check_values(const char* where, const char* name, const int64_t* values, int64_t rows, int64_t row_size,
                   int64_t count, int64_t limit) {
@@ -187,6 +194,10 @@ void extend_ancestry(const Tensor& ancestry, const Tensor& parents, const MaybeT
   (void)checked_step(kWhere, step_at, step, -1, capacity, ancestry);
   if (out.numel() == 0) return;
   STD_TORCH_CHECK(beams > 0, kWhere, ": ancestry must hold a hypothesis, got ", shape_text(ancestry));
+  STD_TORCH_CHECK((new_beams == beams && out.const_data_ptr() == ancestry.const_data_ptr()) || apart(out, ancestry),
+                  kWhere, ": out must be ancestry itself or share no memory with it, got a part of it");
+  STD_TORCH_CHECK(apart(out, parents) && (!step_at || apart(out, *step_at)), kWhere,
+                  ": out must share no memory with parents and step, got a part of them");
   const int64_t* chosen = static_cast<const int64_t*>(parents.const_data_ptr());
   if (!on_gpu(ancestry)) check_values(kWhere, "parents", chosen, 1, 0, batch * new_beams, beams);
   const ExtendAncestry call{

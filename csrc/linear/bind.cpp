@@ -17,7 +17,8 @@ Tensor pack(const Tensor& weight) {
   Tensor packed = torch::stable::empty({panels, depth, kPanel}, ScalarType::Float);
   const float* from = static_cast<const float*>(weight.const_data_ptr());
   float* to = static_cast<float*>(packed.mutable_data_ptr());
-  torch::stable::parallel_for(0, panels, 8,
+  // Panels of no depth hold nothing, however many they are.
+  torch::stable::parallel_for(0, depth ? panels : 0, 8,
                               [&](int64_t begin, int64_t end) { linear_pack(from, to, columns, depth, begin, end); });
   return packed;
 }

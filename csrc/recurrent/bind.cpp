@@ -25,7 +25,7 @@ std::tuple<Tensor, Tensor> lstm_cell(const Tensor& gates, const Tensor& state) {
       .next_state = static_cast<float*>(next_state.mutable_data_ptr()),
       .width = width,
   };
-  torch::stable::parallel_for(0, rows, kRowsPerThread,
+  torch::stable::parallel_for(0, width ? rows : 0, kRowsPerThread,
                               [&](int64_t begin, int64_t end) { lstm_cell_run(cell, begin, end); });
   return {hidden, next_state};
 }
@@ -44,7 +44,7 @@ Tensor gru_cell(const Tensor& from_input, const Tensor& from_hidden, const Tenso
       .next = static_cast<float*>(next.mutable_data_ptr()),
       .width = width,
   };
-  torch::stable::parallel_for(0, rows, kRowsPerThread,
+  torch::stable::parallel_for(0, width ? rows : 0, kRowsPerThread,
                               [&](int64_t begin, int64_t end) { gru_cell_run(cell, begin, end); });
   return next;
 }

@@ -18,6 +18,7 @@ from torch.autograd.function import once_differentiable
 
 from seqkit.errors import InputError
 from seqkit.ops import library
+from seqkit.ops.arguments import check_range, check_tensors, indices
 
 WIDEST_ON_CUDA = 256  # kWidestCuda in csrc/attention/attention.h
 
@@ -76,9 +77,10 @@ def attention_reference(
         rows = torch.arange(T, device=q.device)[:, None] + (S - T if causal else 0)
         distance = (rows - torch.arange(S, device=q.device)).abs().to(q.dtype)
         logits = logits - alibi_slopes[:, None, None] * distance
-    seen = seen & (logits > -torch.inf).detach()
+    shown = seen & (logits != -torch.inf).detach()
     lowest = torch.finfo(logits.dtype).min
-    weights = torch.softmax(logits.masked_fill(~seen, lowest), dim=-1).masked_fill(~seen, 0.0)
+    weights = torch.softmax(logits.masked_fill(~shown, lowest), dim=-1)
+    weights = weights.masked_fill(~(seen & shown.any(dim=-1, keepdim=True)), 0.0)
     return torch.dropout(weights, dropout_p, True) @ v, weights
 
 
@@ -144,7 +146,7 @@ def _check(
     v: Tensor,
     q_lengths: Tensor | None,
     k_lengths: Tensor | None,
-    window: int | None,
+    window: int | float | None,
     bias: Tensor | None,
     alibi_slopes: Tensor | None,
     dropout_p: float,
@@ -166,6 +168,8 @@ def _check(
     for name, lengths in (("q_lengths", q_lengths), ("k_lengths", k_lengths)):
         if lengths is not None and lengths.shape != (B,):
             raise InputError(f"ops.attention: {name} must have the shape [{B}], got {list(lengths.shape)}")
+    if isinstance(window, float):
+        raise InputError(f"ops.attention: window must be an integer, got {window}")
     if window is not None and window < 0:
         raise InputError(f"ops.attention: window must not be negative, got {window}")
     if bias is not None:
@@ -174,6 +178,9 @@ def _check(
             raise InputError(f"ops.attention: bias must broadcast to {list(wanted)}, got the shape {list(bias.shape)}")
     if alibi_slopes is not None and alibi_slopes.shape != (H,):
         raise InputError(f"ops.attention: alibi_slopes must have the shape [{H}], got {list(alibi_slopes.shape)}")
+    for name, added in (("bias", bias), ("alibi_slopes", alibi_slopes)):
+        if added is not None and not added.is_floating_point():
+            raise InputError(f"ops.attention: {name} must be floating-point numbers, got {added.dtype}")
     if not 0.0 <= dropout_p < 1.0:
         raise InputError(f"ops.attention: dropout_p must be from 0 to below 1, got {dropout_p}")
 
@@ -183,12 +190,6 @@ def _rows(x: Tensor, dtype: torch.dtype) -> Tensor:
     if x.dtype != dtype:
         x = x.to(dtype)
     return x if x.stride(-1) == 1 or x.shape[-1] == 1 else x.contiguous()
-
-
-def _counts(lengths: Tensor | None) -> Tensor | None:
-    if lengths is None:
-        return None
-    return (lengths if lengths.dtype == torch.int64 else lengths.to(torch.int64)).contiguous()
 
 
 class _Options(TypedDict, total=False):
@@ -261,26 +262,36 @@ def attention(
     Raises:
         InputError: arguments do not fit together. RuntimeError: on the CPU, a length is negative or beyond its axis.
     """
+    maybe = {"q_lengths": q_lengths, "k_lengths": k_lengths, "bias": bias, "alibi_slopes": alibi_slopes}
+    check_tensors("ops.attention", {"q": q, "k": k, "v": v}, maybe)
     _check(q, k, v, q_lengths, k_lengths, window, bias, alibi_slopes, dropout_p)
     B, H, T, Dh = q.shape
     S = k.shape[2]
     scale = Dh**-0.5 if scale is None else float(scale)
+    window = None if window is None else min(window, S + T)
+    q_lengths = None if q_lengths is None else indices("ops.attention", "q_lengths", q_lengths)
+    k_lengths = None if k_lengths is None else indices("ops.attention", "k_lengths", k_lengths)
     autocast = torch.is_autocast_enabled(q.device.type) and q.dtype != torch.float64
     dtype = torch.get_autocast_dtype(q.device.type) if autocast else q.dtype
     learned_slopes = alibi_slopes is not None and alibi_slopes.requires_grad and torch.is_grad_enabled()
 
     covered = q.device.type == "cpu" or (dtype != torch.float64 and max(Dh, v.shape[3]) <= WIDEST_ON_CUDA)
     if library.backend("attention", q.device) != "native" or learned_slopes or not covered:
+        for name, lengths, longest in (("q_lengths", q_lengths, T), ("k_lengths", k_lengths, S)):
+            if lengths is not None:
+                check_range("ops.attention", name, lengths, 0, longest)
         with torch.autocast(q.device.type, enabled=False):
-            given = (x.to(torch.promote_types(x.dtype, torch.float32)) for x in (q, k, v))
+            real = torch.promote_types(q.dtype, torch.float32)
             out, weights = attention_reference(
-                *given,
+                q.to(real),
+                k.to(real),
+                v.to(real),
                 q_lengths=q_lengths,
                 k_lengths=k_lengths,
                 causal=causal,
                 window=window,
-                bias=bias,
-                alibi_slopes=alibi_slopes,
+                bias=None if bias is None else bias.to(real),
+                alibi_slopes=None if alibi_slopes is None else alibi_slopes.to(real),
                 scale=scale,
                 dropout_p=dropout_p,
             )
@@ -292,17 +303,15 @@ def attention(
             real = torch.float64 if dtype == torch.float64 else torch.float32
             alibi_slopes = alibi_slopes.detach().to(real).contiguous()
         seed = torch.randint(2**63 - 1, (1,), device="cpu") if dropout_p > 0.0 else None
-        reach = -1 if window is None else min(window, S + T)
-        options = (causal, reach, scale, dropout_p, return_weights)
-        q_counts, k_counts = _counts(q_lengths), _counts(k_lengths)
+        options = (causal, -1 if window is None else window, scale, dropout_p, return_weights)
         wants = q.requires_grad or k.requires_grad or v.requires_grad or (bias is not None and bias.requires_grad)
         if wants and torch.is_grad_enabled():
             merged, weights = _Attention.apply(  # type: ignore[no-untyped-call]
-                q, k, v, bias, q_counts, k_counts, alibi_slopes, seed, options
+                q, k, v, bias, q_lengths, k_lengths, alibi_slopes, seed, options
             )
         else:  # an autograd node that is not needed would double the cost of a short call
             merged, _, weights = torch.ops.seqkit.attention_forward.default(
-                q, k, v, q_counts, k_counts, bias, alibi_slopes, seed, *options
+                q, k, v, q_lengths, k_lengths, bias, alibi_slopes, seed, *options
             )
         out = merged.transpose(1, 2)
     if out.dtype != dtype:
@@ -325,6 +334,10 @@ def _fake_forward(
     dropout: float,
     return_weights: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
+    maybe = {"q_lengths": q_lengths, "k_lengths": k_lengths, "bias": bias, "alibi_slopes": alibi_slopes}
+    check_tensors("attention", {"q": q, "k": k, "v": v}, maybe)
+    if seed is not None and seed.device.type != "cpu":
+        raise InputError(f"attention: seed must be on the CPU, got {seed.device}")
     B, H, T, _ = q.shape
     weights = q.new_empty(B, H, T, k.shape[2]) if return_weights else q.new_empty(0)
     real = torch.float64 if q.dtype == torch.float64 else torch.float32
@@ -351,6 +364,11 @@ def _fake_backward(
     dropout: float,
     bias_gradient: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    given = {"q": q, "grad_out": grad_out, "k": k, "v": v, "out": out, "stats": stats}
+    maybe = {"grad_weights": grad_weights, "weights": weights, "q_lengths": q_lengths, "k_lengths": k_lengths}
+    check_tensors("attention_backward", given, {**maybe, "bias": bias, "alibi_slopes": alibi_slopes})
+    if seed is not None and seed.device.type != "cpu":
+        raise InputError(f"attention_backward: seed must be on the CPU, got {seed.device}")
     (B, H, T, Dh), (_, Hkv, S, Dv) = q.shape, v.shape
     grads = q.new_empty(B, T, H, Dh), q.new_empty(B, S, Hkv, Dh), q.new_empty(B, S, Hkv, Dv)
     return (*grads, q.new_empty(B, H, T, S) if bias_gradient else q.new_empty(0))

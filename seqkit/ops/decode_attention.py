@@ -18,6 +18,7 @@ from torch import Tensor
 
 from seqkit.errors import InputError
 from seqkit.ops import library
+from seqkit.ops.arguments import check_range, check_tensors, indices
 
 KERNEL_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 WIDEST_ON_GPU = 256  # the head width of which the CUDA kernels hold a row
@@ -43,29 +44,20 @@ def _rows(x: Tensor, dtype: torch.dtype) -> Tensor:
     return x if x.stride(-1) == 1 or x.shape[-1] == 1 else x.contiguous()
 
 
-def _indices(x: Tensor) -> Tensor:
-    if x.dtype != torch.int64:
-        x = x.to(torch.int64)
-    return x.contiguous()
-
-
 def _check_numbers(where: str, q: Tensor, k: Tensor, v: Tensor, k_name: str) -> None:
     one_dtype = q.dtype == k.dtype == v.dtype
     if not one_dtype and not torch.is_autocast_enabled(q.device.type):
         got = f"{q.dtype}, {k.dtype} and {v.dtype}"
         raise InputError(f"ops.{where}: q, {k_name} and its values must have one dtype, got {got}")
-    if q.device != k.device or q.device != v.device:
-        got = f"{q.device}, {k.device} and {v.device}"
-        raise InputError(f"ops.{where}: q, {k_name} and its values must be on one device, got {got}")
 
 
-def _check_step(where: str, step: int | Tensor, lowest: int, capacity: int, device: torch.device) -> None:
+def _check_step(where: str, step: int | float | Tensor, lowest: int, capacity: int, device: torch.device) -> None:
     if isinstance(step, Tensor):
-        if step.numel() != 1 or step.is_floating_point():
+        if step.numel() != 1 or step.is_floating_point() or step.is_complex() or step.dtype == torch.bool:
             raise InputError(f"ops.{where}: step must be one integer, got {step.dtype} of shape {list(step.shape)}")
         if step.device != device:
             raise InputError(f"ops.{where}: step must be on {device}, got {step.device}")
-    elif not lowest <= step < capacity:
+    elif isinstance(step, float) or not lowest <= step < capacity:
         raise InputError(f"ops.{where}: step must be from {lowest} to {capacity - 1}, got {step}")
 
 
@@ -118,6 +110,7 @@ def decode_attention(
         InputError: arguments do not fit together. RuntimeError: on the CPU, `ancestry` or a tensor `step` is out of
             range; on a GPU the kernel clamps them, because reading them would wait for the device.
     """
+    check_tensors("ops.decode_attention", {"q": q, "k_cache": k_cache, "v_cache": v_cache, "ancestry": ancestry})
     if q.ndim != 4 or k_cache.ndim != 5:
         got = f"{q.ndim} and {k_cache.ndim}"
         raise InputError(f"ops.decode_attention: q must have four axes and k_cache five, got {got}")
@@ -134,17 +127,25 @@ def decode_attention(
         raise InputError(f"ops.decode_attention: ancestry must have the shape {wanted}, got {list(ancestry.shape)}")
     _check_numbers("decode_attention", q, k_cache, v_cache, "k_cache")
     _check_step("decode_attention", step, 0, capacity, q.device)
+    ancestry = indices("ops.decode_attention", "ancestry", ancestry)
+    if isinstance(step, Tensor):
+        step = indices("ops.decode_attention", "step", step.reshape(1))
     scale = Dh**-0.5 if scale is None else float(scale)
     dtype = _result_dtype(q)
     if _runs_kernel("decode_attention", q, k_cache, v_cache):
         real = torch.float32 if q.device.type == "cpu" else dtype
         q, k_cache, v_cache = _rows(q, real), _rows(k_cache, real), _rows(v_cache, real)
-        given = (q, k_cache, v_cache, _indices(ancestry))
+        given = (q, k_cache, v_cache, ancestry)
         if isinstance(step, Tensor):
-            out = torch.ops.seqkit.decode_attention.default(*given, _indices(step.reshape(1)), 0, scale)
+            out = torch.ops.seqkit.decode_attention.default(*given, step, 0, scale)
         else:
             out = torch.ops.seqkit.decode_attention.default(*given, None, step, scale)
     else:
+        if isinstance(step, Tensor):
+            check_range("ops.decode_attention", "step", step, 0, capacity - 1)
+        unread = torch.arange(capacity, device=q.device) > step
+        written = ancestry.masked_fill(unread, 0)
+        check_range("ops.decode_attention", "ancestry", written, 0, k_cache.shape[1] - 1)
         with torch.autocast(q.device.type, enabled=False):
             q, k_cache, v_cache = (x.to(torch.promote_types(x.dtype, torch.float32)) for x in (q, k_cache, v_cache))
             out = decode_attention_reference(q, k_cache, v_cache, ancestry, step, scale=scale)
@@ -164,8 +165,8 @@ def cross_attention_decode_reference(
     counts = torch.arange(k.shape[2], device=q.device) < lengths[:, None]  # B S, True where it counts
     k, v = (x.masked_fill(~counts[:, None, :, None], 0.0) for x in (k, v))  # what stands in the padding may be NaN
     scores = torch.einsum("bkhd,bhsd->bkhs", q * scale, k)
-    scores = scores.masked_fill(~counts[:, None, None], torch.finfo(scores.dtype).min)
-    weights = scores.softmax(dim=-1) * counts[:, None, None]  # a sentence of length zero attends to nothing
+    scores = scores.masked_fill(~counts[:, None, None], -torch.inf)
+    weights = scores.softmax(dim=-1).masked_fill(~counts[:, None, None], 0.0)  # none for a sentence of length zero
     return torch.einsum("bkhs,bhsd->bkhd", weights, v), weights
 
 
@@ -213,6 +214,7 @@ def cross_attention_decode(
         InputError: arguments do not fit together. RuntimeError: on the CPU, a length is outside 0 .. S; on a GPU the
             kernel clamps it.
     """
+    check_tensors("ops.cross_attention_decode", {"q": q, "k": k, "v": v, "lengths": lengths})
     if q.ndim != 4 or k.ndim != 4:
         raise InputError(f"ops.cross_attention_decode: q and k must have four axes, got {q.ndim} and {k.ndim}")
     B, _, H, Dh = q.shape
@@ -226,15 +228,15 @@ def cross_attention_decode(
         got = list(lengths.shape)
         raise InputError(f"ops.cross_attention_decode: lengths must have the shape [{B}], got {got}")
     _check_numbers("cross_attention_decode", q, k, v, "k")
+    lengths = indices("ops.cross_attention_decode", "lengths", lengths)
     scale = Dh**-0.5 if scale is None else float(scale)
     dtype = _result_dtype(q)
     if _runs_kernel("cross_attention_decode", q, k, v):
         real = torch.float32 if q.device.type == "cpu" else dtype
         q, k, v = _rows(q, real), _rows(k, real), _rows(v, real)
-        out, weights = torch.ops.seqkit.cross_attention_decode.default(
-            q, k, v, _indices(lengths), scale, return_weights
-        )
+        out, weights = torch.ops.seqkit.cross_attention_decode.default(q, k, v, lengths, scale, return_weights)
     else:
+        check_range("ops.cross_attention_decode", "lengths", lengths, 0, S)
         with torch.autocast(q.device.type, enabled=False):
             q, k, v = (x.to(torch.promote_types(x.dtype, torch.float32)) for x in (q, k, v))
             out, weights = cross_attention_decode_reference(q, k, v, lengths, scale=scale)
@@ -274,6 +276,7 @@ def extend_ancestry(
         InputError: arguments do not fit together. RuntimeError: on the CPU, a parent or a tensor `step` is out of
             range; on a GPU the kernel clamps them.
     """
+    check_tensors("ops.extend_ancestry", {"ancestry": ancestry, "parents": parents}, {"out": out})
     if ancestry.ndim != 3 or parents.ndim != 2 or parents.shape[0] != ancestry.shape[0]:
         got = f"{list(ancestry.shape)} and {list(parents.shape)}"
         raise InputError(f"ops.extend_ancestry: the shapes must be [B, K, capacity] and [B, K2], got {got}")
@@ -282,32 +285,40 @@ def extend_ancestry(
     if out is not None and (out.shape != wanted or out.dtype != torch.int64 or not out.is_contiguous()):
         got = f"{out.dtype} of shape {list(out.shape)}"
         raise InputError(f"ops.extend_ancestry: out must be contiguous int64 of shape {list(wanted)}, got {got}")
+    where = "ops.extend_ancestry"
+    given = indices(where, "ancestry", ancestry), indices(where, "parents", parents)
+    if isinstance(step, Tensor):
+        step = indices(where, "step", step.reshape(1))
     if library.backend("extend_ancestry", ancestry.device) == "native":
-        given = (_indices(ancestry), _indices(parents))
         result = ancestry.new_empty(wanted, dtype=torch.int64) if out is None else out
         if isinstance(step, Tensor):
-            torch.ops.seqkit.extend_ancestry.default(*given, _indices(step.reshape(1)), 0, result)
+            torch.ops.seqkit.extend_ancestry.default(*given, step, 0, result)
         else:
             torch.ops.seqkit.extend_ancestry.default(*given, None, step, result)
         return result
-    result = extend_ancestry_reference(ancestry, parents, step)
+    if isinstance(step, Tensor):
+        check_range(where, "step", step, -1, ancestry.shape[2] - 1)
+    check_range(where, "parents", given[1], 0, ancestry.shape[1] - 1)
+    result = extend_ancestry_reference(*given, step)
     return result if out is None else out.copy_(result)
 
 
 def _fake_decode(
     q: Tensor, k: Tensor, v: Tensor, ancestry: Tensor, step_at: Tensor | None, step: int, scale: float
 ) -> Tensor:
+    check_tensors("decode_attention", {"q": q, "k_cache": k, "v_cache": v, "ancestry": ancestry}, {"step": step_at})
     return q.new_empty(q.shape)
 
 
 def _fake_cross(
     q: Tensor, k: Tensor, v: Tensor, lengths: Tensor, scale: float, return_weights: bool
 ) -> tuple[Tensor, Tensor]:
+    check_tensors("cross_attention_decode", {"q": q, "k": k, "v": v, "lengths": lengths})
     return q.new_empty(q.shape), q.new_empty(*q.shape[:3], k.shape[2]) if return_weights else q.new_empty(0)
 
 
 def _fake_extend(ancestry: Tensor, parents: Tensor, step_at: Tensor | None, step: int, out: Tensor) -> None:
-    return None
+    check_tensors("extend_ancestry", {"ancestry": ancestry, "parents": parents, "out": out}, {"step": step_at})
 
 
 if library.is_built("decode_attention"):

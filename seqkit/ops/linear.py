@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from seqkit.errors import InputError
 from seqkit.ops import library
+from seqkit.ops.arguments import check_tensors
 
 ACTIVATIONS = ("none", "relu", "gelu", "tanh")
 PANEL = 32  # columns of a packed panel, as in csrc/linear/linear.h
@@ -43,6 +44,7 @@ def pack_linear_weight(weight: Float[Tensor, "N K"]) -> Float[Tensor, "panels K 
 
     Pack once and hand it to every `linear`. The values are copied: pack again after the weight has changed.
     """
+    check_tensors("ops.pack_linear_weight", {"weight": weight})
     if weight.ndim != 2:
         raise InputError(f"ops.pack_linear_weight: weight must have the shape [N, K], got {list(weight.shape)}")
     detached = weight.detach()
@@ -51,7 +53,7 @@ def pack_linear_weight(weight: Float[Tensor, "N K"]) -> Float[Tensor, "panels K 
         return packed
     columns, depth = weight.shape
     padded = F.pad(detached, (0, 0, 0, -columns % PANEL))
-    return padded.view(-1, PANEL, depth).transpose(1, 2).contiguous()
+    return padded.view(-(-columns // PANEL), PANEL, depth).transpose(1, 2).contiguous()
 
 
 def linear(
@@ -72,11 +74,12 @@ def linear(
         packed: `pack_linear_weight(weight)`, else the weight is packed in every call.
 
     Raises:
-        InputError: shapes do not fit, or the activation has no such name.
+        InputError: shapes or devices do not fit, or the activation has no such name.
         RuntimeError: gradients are asked for; this operator is for inference.
     """
     if activation not in ACTIVATIONS:
         raise InputError(f"ops.linear: activation must be one of {', '.join(ACTIVATIONS)}, got {activation!r}")
+    check_tensors("ops.linear", {"x": x, "weight": weight}, {"bias": bias, "packed": packed})
     if weight.ndim != 2:
         raise InputError(f"ops.linear: weight must have the shape [N, K], got {list(weight.shape)}")
     columns, depth = weight.shape
@@ -108,6 +111,7 @@ def _fake_pack(weight: Tensor) -> Tensor:
 
 
 def _fake_linear(x: Tensor, packed: Tensor, bias: Tensor | None, columns: int, activation: int) -> Tensor:
+    check_tensors("linear", {"x": x, "packed": packed}, {"bias": bias})
     return x.new_empty(x.shape[0], columns)
 
 

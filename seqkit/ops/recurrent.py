@@ -9,6 +9,7 @@ from torch import Tensor
 
 from seqkit.errors import InputError
 from seqkit.ops import library
+from seqkit.ops.arguments import check_tensors
 
 
 def lstm_cell_reference(
@@ -32,8 +33,9 @@ def lstm_cell(
     Float32 on the CPU without gradient runs the kernel; all else runs `lstm_cell_reference`.
 
     Raises:
-        InputError: gates are not four times as wide as the state.
+        InputError: gates are not four times as wide as the state, or on another device.
     """
+    check_tensors("ops.lstm_cell", {"gates": gates, "state": state})
     if state.ndim != 2 or gates.shape != (state.shape[0], 4 * state.shape[1]):
         got = f"{list(gates.shape)} and {list(state.shape)}"
         raise InputError(f"ops.lstm_cell: gates and state must have the shapes [R, 4H] and [R, H], got {got}")
@@ -66,8 +68,9 @@ def gru_cell(
     Float32 on the CPU without gradient runs the kernel; all else runs `gru_cell_reference`.
 
     Raises:
-        InputError: the gates are not three times as wide as the state.
+        InputError: the gates are not three times as wide as the state, or on another device.
     """
+    check_tensors("ops.gru_cell", {"from_input": from_input, "from_hidden": from_hidden, "hidden": hidden})
     shape = (hidden.shape[0], 3 * hidden.shape[1]) if hidden.ndim == 2 else None
     if from_input.shape != shape or from_hidden.shape != shape:
         got = f"{list(from_input.shape)}, {list(from_hidden.shape)} and {list(hidden.shape)}"
@@ -81,10 +84,12 @@ def gru_cell(
 
 
 def _fake_lstm_cell(gates: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+    check_tensors("lstm_cell", {"state": state, "gates": gates})
     return state.new_empty(state.shape), state.new_empty(state.shape)
 
 
 def _fake_gru_cell(from_input: Tensor, from_hidden: Tensor, hidden: Tensor) -> Tensor:
+    check_tensors("gru_cell", {"hidden": hidden, "from_input": from_input, "from_hidden": from_hidden})
     return hidden.new_empty(hidden.shape)
 
 

@@ -486,6 +486,16 @@ def test_visible_keys_by_hand() -> None:
         ({"bias": torch.zeros(5, 6)}, "bias must broadcast"),
         ({"alibi_slopes": torch.zeros(3)}, r"alibi_slopes must have the shape \[4\]"),
         ({"dropout_p": 1.0}, "dropout_p must be from 0 to below 1"),
+        ({"dropout_p": math.nan}, "dropout_p must be from 0 to below 1"),
+        ({"window": 1.5}, "window must be an integer, got 1.5"),
+        ({"q": None}, "q must be a tensor, got NoneType"),
+        ({"k_lengths": 3}, "k_lengths must be a tensor or None, got int"),
+        ({"k_lengths": torch.ones(3)}, "k_lengths must be integers, got torch.float32"),
+        ({"q_lengths": torch.ones(3, dtype=torch.bool)}, "q_lengths must be integers, got torch.bool"),
+        ({"bias": torch.ones(3, 4, 5, 6, dtype=torch.bool)}, "bias must be floating-point numbers, got torch.bool"),
+        ({"alibi_slopes": torch.ones(4).int()}, "alibi_slopes must be floating-point numbers"),
+        ({"k": torch.zeros(3, 4, 6, 8, device="meta")}, "k must be on the device of the others, cpu, got meta"),
+        ({"bias": torch.zeros(1, 1, 1, 6, device="meta")}, "bias must be on the device of the others"),
     ],
 )
 def test_attention_refuses_what_does_not_fit(change: dict[str, Any], message: str) -> None:
@@ -496,16 +506,72 @@ def test_attention_refuses_what_does_not_fit(change: dict[str, Any], message: st
         attention(**arguments)
 
 
+@pytest.mark.parametrize("choice", ["auto", "reference"])
+def test_attention_refuses_lengths_out_of_range_on_every_backend(choice: str) -> None:
+    q, k, v = operands(5, 6, 8)
+    with library.use_backend(choice):
+        with pytest.raises(RuntimeError, match="k_lengths must be from 0 to 6, got 7"):
+            ops.attention(q, k, v, k_lengths=torch.tensor([1, 2, 7]))
+        with pytest.raises(RuntimeError, match="q_lengths must be from 0 to 5, got -1"):
+            ops.attention(q, k, v, q_lengths=torch.tensor([1, -1, 2]))
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_attention_window_beyond_all_keys_hides_none(causal: bool) -> None:
+    q, k, v = operands(5, 6, 8)
+    wanted = ops.attention(q, k, v, causal=causal)
+    for window in (11, 2**62, 2**63 - 1, 2**70):
+        assert torch.equal(ops.attention(q, k, v, causal=causal, window=window), wanted)
+    if library.is_built("attention"):  # past the face, which cuts it
+        raw = torch.ops.seqkit.attention_forward(q, k, v, *(None,) * 5, causal, 2**63 - 1, 8**-0.5, 0.0, False)
+        assert torch.equal(raw[0].transpose(1, 2), wanted)
+
+
+@pytest.mark.parametrize("choice", ["auto", "reference"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_attention_does_not_lose_a_nan(dtype: torch.dtype, choice: str) -> None:
+    with library.use_backend(choice):
+        for S in (6, 140):  # a block of keys, and several
+            q, k, v = operands(5, S, 8, dtype=dtype)
+            q = q.clone()
+            q[0, 0, 1, 3] = math.nan  # each of its logits is NaN
+            out, weights = ops.attention(q, k, v, return_weights=True)
+            for x in (out, weights):
+                assert x[0, 0, 1].isnan().all()
+                assert x.isnan().any(-1).sum() == 1
+            q, k, v = operands(5, S, 8, dtype=dtype)
+            k = k.clone()
+            k[0, 0, : S // 2] = math.nan  # a whole block, before one of numbers
+            assert ops.attention(q, k, v)[0, 0].isnan().all()
+
+
+@needs_native
+def test_attention_backward_takes_many_empty_sentences_at_once() -> None:
+    empty = [torch.empty(2**33, 1, 0, 2).requires_grad_() for _ in range(3)]
+    ops.attention(*empty).sum().backward()  # a loop over them would take a minute
+    assert all(x.grad is not None and x.grad.shape == x.shape for x in empty)
+
+
+@needs_native
+def test_attention_kernels_refuse_mixed_devices() -> None:
+    q, k, v = operands(5, 6, 8)
+    none, tail = (None,) * 5, (False, -1, 0.5, 0.0, False)
+    forward, backward = torch.ops.seqkit.attention_forward, torch.ops.seqkit.attention_backward
+    with pytest.raises(InputError, match="attention: v must be on the device of the others, cpu, got meta"):
+        forward(q, k, v.to("meta"), *none, *tail)
+    with pytest.raises(InputError, match="attention: seed must be on the CPU, got meta"):
+        forward(q, k, v, *none[:4], torch.zeros(1, dtype=torch.int64, device="meta"), *tail)
+    out, stats, _ = forward(q, k, v, *none, *tail)
+    with pytest.raises(InputError, match="attention_backward: stats must be on the device of the others"):
+        backward(out, None, q, k, v, out, stats.to("meta"), None, *none, *tail)
+
+
 @needs_native
 def test_attention_kernels_refuse_what_the_face_would_not_send() -> None:
     q, k, v = operands(5, 6, 8)
     tail = (False, -1, 0.5, 0.0, False)
     forward, backward = torch.ops.seqkit.attention_forward, torch.ops.seqkit.attention_backward
     none = (None,) * 5
-    with pytest.raises(RuntimeError, match="k_lengths must be from 0 to 6, got 7"):
-        ops.attention(q, k, v, k_lengths=torch.tensor([1, 2, 7]))
-    with pytest.raises(RuntimeError, match="q_lengths must be from 0 to 5, got -1"):
-        ops.attention(q, k, v, q_lengths=torch.tensor([1, -1, 2]))
     with pytest.raises(RuntimeError, match="k must have the shape"):
         forward(q, k[..., :4], v, *none, *tail)
     with pytest.raises(RuntimeError, match="stride 1 in its last axis"):

@@ -249,6 +249,11 @@ def test_decode_ops_refuse_what_does_not_fit():
         ((q, k, v, ancestry, -1), "step must be from 0 to 39, got -1"),
         ((q, k, v, ancestry, torch.tensor([1, 2])), "step must be one integer"),
         ((q, k, v, ancestry, torch.tensor(1.0)), "step must be one integer"),
+        ((q, k, v, ancestry, torch.tensor(True)), "step must be one integer"),
+        ((q, k, v, ancestry, 1.5), "step must be from 0 to 39, got 1.5"),
+        ((q, None, v, ancestry, step), "k_cache must be a tensor, got NoneType"),
+        ((q, k, v, ancestry.float(), step), "ancestry must be integers, got torch.float32"),
+        ((q, k, v, ancestry.to("meta"), step), "ancestry must be on the device of the others, cpu, got meta"),
     ]
     for given, message in refused:
         with pytest.raises(InputError, match=message):
@@ -259,6 +264,9 @@ def test_decode_ops_refuse_what_does_not_fit():
         ((q, k[:, :1], v, lengths), r"k must have the shape \[3, 2, S, 20\]"),
         ((q, k, v[:, :, :3], lengths), r"v must have the shape \[3, 2, 9, 20\]"),
         ((q, k, v, lengths[:2]), r"lengths must have the shape \[3\], got \[2\]"),
+        ((q, k, v, [1, 2, 3]), "lengths must be a tensor, got list"),
+        ((q, k, v, lengths.bool()), "lengths must be integers, got torch.bool"),
+        ((q, k, v.to("meta"), lengths), "v must be on the device of the others, cpu, got meta"),
     ):
         with pytest.raises(InputError, match=message):
             cross(*given)
@@ -269,10 +277,15 @@ def test_decode_ops_refuse_what_does_not_fit():
         extend(ancestry, parents, 40)
     with pytest.raises(InputError, match=r"out must be contiguous int64 of shape \[3, 4, 40\]"):
         extend(ancestry, parents, 0, out=ancestry[:, :2])
+    with pytest.raises(InputError, match=r"parents must be integers, got torch\.float32"):
+        extend(ancestry, parents.float(), 0)
+    with pytest.raises(InputError, match="parents must be on the device of the others, cpu, got meta"):
+        extend(ancestry, parents.to("meta"), 0)
+    with pytest.raises(InputError, match="out must be a tensor or None, got str"):
+        extend(ancestry, parents, 0, out="out")
 
 
-@needs_native
-def test_decode_kernels_refuse_values_out_of_range():
+def test_decode_ops_refuse_values_out_of_range(backend):
     q, k, v, ancestry, step = decoding()
     for wrong in (-1, 4):
         ancestry[1, 2, 30] = wrong
@@ -292,6 +305,33 @@ def test_decode_kernels_refuse_values_out_of_range():
             ops.extend_ancestry(ancestry, parents, 0)
     with pytest.raises(RuntimeError, match="step must be from -1 to 39, got 40"):
         ops.extend_ancestry(ancestry, torch.zeros(3, 4, dtype=torch.int64), torch.tensor(40))
+
+
+@needs_native
+def test_extend_ancestry_refuses_memory_that_it_reads():
+    memory = torch.zeros(64, dtype=torch.int64)
+    ancestry, parents, step = memory[:24].view(2, 3, 4), memory[32:36].view(2, 2), memory[40]
+    ops.extend_ancestry(ancestry, parents, step, out=memory[44:60].view(2, 2, 4))
+    for start, message in (
+        (0, "out must be ancestry itself or share no memory with it"),
+        (9, "out must be ancestry itself or share no memory with it"),
+        (24, "out must share no memory with parents and step"),
+        (36, "out must share no memory with parents and step"),
+    ):
+        with pytest.raises(RuntimeError, match=message):
+            ops.extend_ancestry(ancestry, parents, step, out=memory[start : start + 16].view(2, 2, 4))
+
+
+@needs_native
+def test_decode_kernels_refuse_what_the_face_would_not_send():
+    q, k, v, ancestry, _ = decoding()
+    with pytest.raises(InputError, match="v_cache must be on the device of the others, cpu, got meta"):
+        torch.ops.seqkit.decode_attention(q, k, v.to("meta"), ancestry, None, 3, 1.0)
+    with pytest.raises(InputError, match="lengths must be on the device of the others, cpu, got meta"):
+        torch.ops.seqkit.cross_attention_decode(*source()[:3], torch.zeros(3).long().to("meta"), 1.0, False)
+    at = torch.zeros(1, dtype=torch.int64, device="meta")
+    with pytest.raises(InputError, match="step must be on the device of the others, cpu, got meta"):
+        torch.ops.seqkit.extend_ancestry(ancestry, ancestry[:, :, 0].contiguous(), at, 0, ancestry.clone())
     with pytest.raises(RuntimeError, match="q must have the dtype Float, got Double"):
         torch.ops.seqkit.decode_attention(*(x.double() for x in decoding()[:3]), ancestry, None, 3, 1.0)
 

@@ -109,6 +109,14 @@ def test_linear_refuses_what_does_not_fit() -> None:
         linear(x, weight, bias[:4])
     with pytest.raises(InputError, match="packed must have the shape"):
         linear(x, weight, bias, packed=torch.zeros(2, 4, 32))
+    with pytest.raises(InputError, match="x must be a tensor, got list"):
+        linear([1.0], weight)
+    with pytest.raises(InputError, match="bias must be a tensor or None, got float"):
+        linear(x, weight, 1.0)
+    with pytest.raises(InputError, match="packed must be on the device of the others, cpu, got meta"):
+        linear(x, weight, packed=torch.zeros(1, 4, 32, device="meta"))
+    with pytest.raises(InputError, match="weight must be a tensor, got NoneType"):
+        getattr(ops.pack_linear_weight, "__wrapped__", ops.pack_linear_weight)(None)
     with pytest.raises(InputError, match="activation must be one of"):
         linear(x, weight, bias, activation="swish")
     with pytest.raises(RuntimeError, match="no gradient"):
@@ -128,6 +136,15 @@ def test_linear_kernel_refuses_what_the_face_would_not_send() -> None:
         kernel(x, packed, bias, 5, 4)
     with pytest.raises(RuntimeError, match="contiguous"):
         kernel(torch.zeros(4, 3).T, packed, bias, 5, 0)
+    with pytest.raises(InputError, match="linear: packed must be on the device of the others, cpu, got meta"):
+        kernel(x, packed.to("meta"), bias, 5, 0)
+
+
+@pytest.mark.parametrize("choice", ["auto", "reference"])
+def test_pack_linear_weight_takes_a_weight_without_inputs(choice: str) -> None:
+    with library.use_backend(choice):
+        assert ops.pack_linear_weight(torch.zeros(33, 0)).shape == (2, 0, 32)
+        assert ops.pack_linear_weight(torch.zeros(0, 5)).shape == (0, 5, 32)
 
 
 @needs_native

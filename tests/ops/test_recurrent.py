@@ -81,6 +81,10 @@ def test_cells_take_no_rows_and_refuse_other_shapes() -> None:
         lstm_cell(torch.zeros(2, 7), torch.zeros(2, 2))
     with pytest.raises(InputError, match=r"must have the shapes \[R, 3H\] twice"):
         gru_cell(torch.zeros(2, 6), torch.zeros(1, 6), torch.zeros(2, 2))
+    with pytest.raises(InputError, match="state must be a tensor, got NoneType"):
+        lstm_cell(torch.zeros(2, 8), None)
+    with pytest.raises(InputError, match="hidden must be on the device of the others, cpu, got meta"):
+        gru_cell(torch.zeros(2, 6), torch.zeros(2, 6), torch.zeros(2, 2, device="meta"))
 
 
 @needs_native
@@ -92,6 +96,10 @@ def test_cell_kernels_pass_opcheck_and_refuse_other_shapes() -> None:
         torch.ops.seqkit.lstm_cell(gates[:, :19].contiguous(), c)
     with pytest.raises(RuntimeError, match="from_hidden must have the shape"):
         torch.ops.seqkit.gru_cell(draw(3, 15), draw(2, 15), c)
+    with pytest.raises(InputError, match="gates must be on the device of the others, cpu, got meta"):
+        torch.ops.seqkit.lstm_cell(gates.to("meta"), c)
+    with pytest.raises(InputError, match="from_hidden must be on the device of the others, cpu, got meta"):
+        torch.ops.seqkit.gru_cell(draw(3, 15), draw(3, 15).to("meta"), c)
 
 
 @needs_native

@@ -131,6 +131,7 @@ class Operator:
     ranges: Callable[[Arguments], dict[str, tuple[int, int]]] = lambda arguments: {}
     refused: dict[str, tuple[Any, ...]] = field(default_factory=dict)
     optional: tuple[str, ...] = ()
+    unread: tuple[str, ...] = ()  # of a state: a step need not look at them
     # Whether the reference's numbers, or its NaN, say nothing of an answer to these arguments.
     other_numbers: Callable[[Arguments], bool] = lambda arguments: False
     other_nan: Callable[[Arguments], bool] = lambda arguments: False
@@ -269,6 +270,12 @@ BEAM_STEP_REFUSED = {
 }
 
 
+BEAM_STEP_UNREAD = (
+    *("scores", "parents", "tokens", "token_logp"),
+    *("candidate_logp", "candidate_scores", "candidate_parents", "candidate_tokens"),
+)
+
+
 def draw_mean(draw: random.Random) -> Arguments:
     shape = (draw.choice((1, 2)), draw.choice((1, 3)), draw.choice((1, 5, 40)))
     return {"logits": [torch.randn(shape) for _ in range(draw.choice((1, 2, 3)))]}
@@ -384,6 +391,7 @@ OPERATORS = {
         call=lambda arguments: ops.beam_step(**arguments),
         refused=BEAM_STEP_REFUSED,
         optional=("offset", "forced", "banned", "penalised"),
+        unread=BEAM_STEP_UNREAD,
     ),
     "mean_log_softmax": Operator(draw=draw_mean, call=lambda arguments: ops.mean_log_softmax(**arguments)),
     "decode_attention": Operator(
@@ -596,7 +604,7 @@ def damage(draw: random.Random, op: Operator, arguments: Arguments) -> tuple[Arg
         if result is None:
             continue
         arguments = put(arguments, path, result[0])
-        never = result[1]
+        never = result[1] and path[-1] not in op.unread
         done.append(f"{'.'.join(path)}: {kind.__name__}: {described(old)} -> {described(result[0])}")
         if len(done) == count:
             break

@@ -103,6 +103,7 @@ void run_forward(const Call& call, Tensor& context, Tensor& weights) {
     STD_TORCH_CHECK(false, call.where, ": the CUDA kernel must be built, got a build without it");
 #endif
   } else {
+    if (context.numel() == 0 && weights.numel() == 0) return;  // of a huge batch of nothing too
     in_parallel(in.batch * blocks(in.targets, kRowBlock), in.batch * in.targets * in.sources * in.depth,
                 [&](int64_t begin, int64_t end) { additive_forward<Number>(in, out, begin, end); });
   }

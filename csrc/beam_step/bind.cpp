@@ -78,7 +78,10 @@ Outputs beam_step(const Tensor& logits, const Tensor& logp, const Tensor& length
   check_logits(kWhere, logits, {kAny, kAny, kAny}, logits);
   const int64_t B = logits.size(0), K = logits.size(1), V = logits.size(2);
   const bool cuda = on_gpu(logits);
+  check_device(kWhere, "finished_scores", finished_scores, logits);
   check_shape(kWhere, "finished_scores", finished_scores, {B, kAny});
+  if (banned) check_shape(kWhere, "banned", *banned, {kAny, kAny, kAny});
+  if (penalised) check_shape(kWhere, "penalised", *penalised, {kAny, kAny});
   STD_TORCH_CHECK(beam_size >= 1, kWhere, ": beam_size must be at least 1, got ", beam_size);
   check_below(kWhere, "beam_size", beam_size, kMostBeamsOnCpu);
   if (cuda) {
@@ -91,7 +94,19 @@ Outputs beam_step(const Tensor& logits, const Tensor& logp, const Tensor& length
                   length_penalty);
   STD_TORCH_CHECK(penalty >= 0 && penalty <= std::numeric_limits<float>::max(), kWhere,
                   ": penalty must be finite and at least 0, got ", penalty);
+  STD_TORCH_CHECK(alpha >= 0 && alpha <= std::numeric_limits<double>::max(), kWhere,
+                  ": alpha must be finite and at least 0, got ", alpha);
+  const float* sums = floats("logp", logp, {B, K}, logits);
+  for (int64_t row = 0; row < B * K && !cuda; ++row) {  // reading a GPU's would wait for it
+    STD_TORCH_CHECK(sums[row] < std::numeric_limits<float>::infinity(), kWhere,
+                    ": logp must be below infinity and not NaN, got ", sums[row]);
+  }
   const int64_t F = finished_scores.size(1), C = 2 * beam_size;
+  const float* pool = floats("finished_scores", finished_scores, {B, F}, logits);
+  for (int64_t place = 1; place < B * F && !cuda; ++place) {
+    STD_TORCH_CHECK(place % F == 0 || pool[place - 1] >= pool[place], kWhere,
+                    ": finished_scores must be sorted, best first, got ", pool[place - 1], " before ", pool[place]);
+  }
 
   const auto new_floats = [&](int64_t rows, int64_t width) {
     return torch::stable::new_empty(logits, {rows, width}, ScalarType::Float);
@@ -128,9 +143,9 @@ Outputs beam_step(const Tensor& logits, const Tensor& logp, const Tensor& length
       .penalty = static_cast<float>(penalty),
       .count_eos = count_eos,
       .logits = logits.const_data_ptr(),
-      .logp = floats("logp", logp, {B, K}, logits),
+      .logp = sums,
       .lengths = ints("lengths", lengths, {B}, logits),
-      .old_scores = floats("finished_scores", finished_scores, {B, F}, logits),
+      .old_scores = pool,
       .old_logp = floats("finished_logp", finished_logp, {B, F}, logits),
       .old_eos_logp = floats("finished_eos_logp", finished_eos_logp, {B, F}, logits),
       .old_lengths = ints("finished_lengths", finished_lengths, {B, F}, logits),
@@ -213,6 +228,7 @@ Tensor mean_log_softmax(std::vector<Tensor> logits) {
     data.push_back(static_cast<const float*>(model.const_data_ptr()));
   }
   Tensor out = torch::stable::new_empty(logits[0], {rows, V}, ScalarType::Float);
+  if (out.numel() == 0) return out;
   if (on_gpu(out)) {
     mean_on_gpu(logits, out);
     return out;

@@ -17,6 +17,7 @@ from torch.autograd.function import once_differentiable
 
 from seqkit.errors import InputError
 from seqkit.ops import library
+from seqkit.ops.arguments import check_range, check_tensors, indices
 
 
 def additive_attention_reference(
@@ -35,10 +36,10 @@ def additive_attention_reference(
         values = values.masked_fill(~counts[:, :, None], 0.0)
     scores = torch.tanh(query[:, :, None] + keys[:, None]) @ v  # B T S A -> B T S
     if counts is not None:
-        scores = scores.masked_fill(~counts[:, None], torch.finfo(scores.dtype).min)
+        scores = scores.masked_fill(~counts[:, None], -torch.inf)
     weights = torch.softmax(scores, dim=-1)
     if counts is not None:
-        weights = weights * counts[:, None]  # a sentence of length zero attends to nothing
+        weights = weights.masked_fill(~counts[:, None], 0.0)  # a sentence of length zero attends to nothing
     return weights @ values, weights
 
 
@@ -96,6 +97,8 @@ def additive_attention(
     Raises:
         InputError: shapes do not fit, or without autocast dtypes differ. RuntimeError: a length is outside 0 .. S.
     """
+    where = "ops.additive_attention"
+    check_tensors(where, {"query": query, "keys": keys, "values": values, "v": v}, {"lengths": lengths})
     if query.ndim != 3 or keys.ndim != 3 or values.ndim != 3:
         got = f"{query.ndim}, {keys.ndim} and {values.ndim} axes"
         raise InputError(f"ops.additive_attention: query, keys and values must have three axes, got {got}")
@@ -109,6 +112,7 @@ def additive_attention(
         raise InputError(f"ops.additive_attention: v must have the shape [{A}], got {list(v.shape)}")
     if lengths is not None and lengths.shape != (B,):
         raise InputError(f"ops.additive_attention: lengths must have the shape [{B}], got {list(lengths.shape)}")
+    counts = None if lengths is None else indices(where, "lengths", lengths)
     autocast = torch.is_autocast_enabled(query.device.type) and query.dtype != torch.float64
     if not autocast and not query.dtype == keys.dtype == values.dtype == v.dtype:
         got = f"{query.dtype}, {keys.dtype}, {values.dtype} and {v.dtype}"
@@ -117,13 +121,14 @@ def additive_attention(
     on_cpu = query.device.type == "cpu"
     if library.backend("additive_attention", query.device) != "native" or (dtype == torch.float64 and not on_cpu):
         real = torch.promote_types(dtype, torch.float32)
+        if counts is not None:
+            check_range(where, "lengths", counts, 0, S)
         with torch.autocast(query.device.type, enabled=False):
             given = [x.to(real) for x in (query, keys, values, v)]
-            context, weights = additive_attention_reference(*given, lengths=lengths)
+            context, weights = additive_attention_reference(*given, lengths=counts)
     else:
         number = torch.promote_types(dtype, torch.float32) if on_cpu else dtype
         given = [x.to(number).contiguous() for x in (query, keys, values, v)]
-        counts = None if lengths is None else lengths.to(torch.int64).contiguous()
         if torch.is_grad_enabled() and any(x.requires_grad for x in given):
             context, weights = _AdditiveAttention.apply(*given, counts)  # type: ignore[no-untyped-call]
         else:  # an autograd node that is not needed would cost a short call more than its work
@@ -136,6 +141,7 @@ def additive_attention(
 def _fake_forward(
     query: Tensor, keys: Tensor, values: Tensor, v: Tensor, lengths: Tensor | None
 ) -> tuple[Tensor, Tensor]:
+    check_tensors("additive_attention", {"query": query, "keys": keys, "values": values, "v": v}, {"lengths": lengths})
     B, T, _ = query.shape
     return query.new_empty(B, T, values.shape[2]), query.new_empty(B, T, keys.shape[1])
 
@@ -150,6 +156,11 @@ def _fake_backward(
     lengths: Tensor | None,
     weights: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    check_tensors(
+        "additive_attention_backward",
+        {"grad_context": grad_context, "query": query, "keys": keys, "values": values, "v": v, "weights": weights},
+        {"grad_weights": grad_weights, "lengths": lengths},
+    )
     grads = [query.new_empty(x.shape) for x in (query, keys, values, v)]
     return grads[0], grads[1], grads[2], grads[3]
 

@@ -20,9 +20,22 @@ from torch import Tensor
 
 from seqkit.errors import InputError
 from seqkit.ops import library
+from seqkit.ops.arguments import check_tensors
 
 KINDS = {"none": 0, "power": 1, "gnmt": 2}
 NEVER = float("-inf")
+
+# The fields of a state that a step goes on from; the others are what the step before said.
+READ = (
+    "logp",
+    "lengths",
+    "finished_scores",
+    "finished_logp",
+    "finished_eos_logp",
+    "finished_lengths",
+    "finished_beams",
+    "n_finished",
+)
 
 
 class BeamState(NamedTuple):
@@ -114,6 +127,7 @@ def beam_step(
     Differs: candidates are ranked by log-probability; only ended (and closed) hypotheses are normalised.
 
     Args:
+        state: from `BeamState.start` or the step before; its pool is sorted.
         offset: added to the score of whatever continues the beam, such as a coverage term.
         forced: the one token allowed in a sentence, before any other mask; -1 allows all.
         banned: tokens not allowed in a row; -1 fills up.
@@ -123,9 +137,23 @@ def beam_step(
         first_beam: the number of the first row, for a search in groups.
 
     Raises:
-        InputError: a size or a name that cannot be.
+        InputError: a size or a name that cannot be. RuntimeError: on the CPU, a log-probability of the state is NaN or
+            +inf, or its pool is not sorted.
     """
+    if not isinstance(state, BeamState):
+        raise InputError(f"beam_step: `state` must be a BeamState, got {type(state).__name__}")
+    read = {name: getattr(state, name) for name in READ}
+    options = {"offset": offset, "forced": forced, "banned": banned, "penalised": penalised}
+    check_tensors("beam_step", {"logits": logits, **read}, options)
+    if logits.ndim != 3:
+        raise InputError(f"beam_step: `logits` must have the shape [B, K, V], got {list(logits.shape)}")
     B, K, V = logits.shape
+    if not isinstance(count_eos, bool):
+        raise InputError(f"beam_step: `count_eos` must be True or False, got {count_eos!r}")
+    if not -(2**31) <= first_beam < 2**31:
+        raise InputError(f"beam_step: `first_beam` must be the number of a beam, got {first_beam}")
+    if not -(2**31) <= min_length < 2**31:
+        raise InputError(f"beam_step: `min_length` must be a number of tokens, got {min_length}")
     if length_penalty not in KINDS:
         raise InputError(f"beam_step: `length_penalty` must be one of {', '.join(KINDS)}, got {length_penalty!r}")
     if beam_size < 1:
@@ -161,6 +189,11 @@ def beam_step(
             first_beam,
         )
         return BeamState(*outputs)
+    if logits.device.type == "cpu" and not torch.compiler.is_compiling():  # as the kernel does
+        if not bool((state.logp < math.inf).all()):
+            raise RuntimeError("beam_step: logp must be below infinity and not NaN, got one that is")
+        if not bool((state.finished_scores[:, :-1] >= state.finished_scores[:, 1:]).all()):
+            raise RuntimeError("beam_step: finished_scores must be sorted, best first, got others")
     return beam_step_reference(
         logits,
         state,
@@ -350,6 +383,9 @@ def mean_log_softmax(logits: list[Float[Tensor, "B K V"]]) -> Float[Tensor, "B K
     """
     if not logits:
         raise InputError("mean_log_softmax: `logits` must be of one model at least, got none")
+    check_tensors("mean_log_softmax", {f"logits[{n}]": model for n, model in enumerate(logits)})
+    if logits[0].ndim != 3:
+        raise InputError(f"mean_log_softmax: `logits` must have the shape [B, K, V], got {list(logits[0].shape)}")
     if any(model.shape != logits[0].shape for model in logits):
         shapes = ", ".join(str(tuple(model.shape)) for model in logits)
         raise InputError(f"mean_log_softmax: `logits` must have one shape, got {shapes}")
@@ -371,6 +407,8 @@ def mean_log_softmax_reference(logits: list[Float[Tensor, "B K V"]]) -> Float[Te
 def _beam_step_fake(
     logits: Tensor, logp: Tensor, lengths: Tensor, finished_scores: Tensor, *others: Any
 ) -> tuple[Tensor, ...]:
+    given = (logits, logp, lengths, finished_scores, *others)
+    check_tensors("beam_step", {f"argument {n}": x for n, x in enumerate(given) if isinstance(x, Tensor)})
     B, (_, F), K = logits.shape[0], finished_scores.shape, others[-7]
 
     def floats(width: Any) -> Tensor:  # Any: a size may be symbolic
@@ -385,6 +423,7 @@ def _beam_step_fake(
 
 
 def _mean_log_softmax_fake(logits: list[Tensor]) -> Tensor:
+    check_tensors("mean_log_softmax", {f"logits[{n}]": model for n, model in enumerate(logits)})
     return torch.empty_like(logits[0], dtype=torch.float32)
 
 

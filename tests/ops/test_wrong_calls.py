@@ -11,8 +11,10 @@ from seqkit.ops import library
 
 ROOT = Path(library.__file__).resolve().parents[2]
 SOUND = [
+    "additive_attention",
     "attention",
     "attention_backward",
+    "beam_step",
     "decode_attention",
     "cross_attention_decode",
     "extend_ancestry",
@@ -20,6 +22,7 @@ SOUND = [
     "pack_linear_weight",
     "lstm_cell",
     "gru_cell",
+    "mean_log_softmax",
 ]
 
 

@@ -18,6 +18,15 @@ from seqkit.ops.decode_attention import (
 )
 from seqkit.ops.library import backend, use_backend
 from seqkit.ops.linear import linear, linear_reference, pack_linear_weight
+from seqkit.ops.nms import (
+    batched_nms,
+    box_iou,
+    box_iou_reference,
+    nms,
+    nms_reference,
+    soft_nms,
+    soft_nms_reference,
+)
 from seqkit.ops.recurrent import gru_cell, gru_cell_reference, lstm_cell, lstm_cell_reference
 
 __all__ = [
@@ -27,8 +36,11 @@ __all__ = [
     "attention",
     "attention_reference",
     "backend",
+    "batched_nms",
     "beam_step",
     "beam_step_reference",
+    "box_iou",
+    "box_iou_reference",
     "crf_decode",
     "crf_decode_reference",
     "crf_log_likelihood",
@@ -46,6 +58,10 @@ __all__ = [
     "lstm_cell",
     "lstm_cell_reference",
     "mean_log_softmax",
+    "nms",
+    "nms_reference",
     "pack_linear_weight",
+    "soft_nms",
+    "soft_nms_reference",
     "use_backend",
 ]

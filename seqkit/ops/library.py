@@ -26,7 +26,9 @@ DEVICES = ("cpu", "cuda")
 OPERATORS = {
     "additive_attention": ("additive_attention", "float32, float64, bfloat16 and float16, forward and backward"),
     "attention": ("attention_forward", "float32, float64, bfloat16 and float16, forward and backward"),
+    "batched_nms": ("nms_mask", "float32, on the CPU float64 too"),
     "beam_step": ("beam_step", "float32; on CUDA float16 and bfloat16 too"),
+    "box_iou": ("box_iou", "float32, on the CPU float64 too, without gradient"),
     "crf_decode": ("crf_decode", "float32 and float64"),
     "crf_log_likelihood": ("crf_log_likelihood", "float32 and float64, forward and backward in one pass"),
     "cross_attention_decode": ("cross_attention_decode", "float32, float16 and bfloat16 without gradient"),
@@ -35,6 +37,8 @@ OPERATORS = {
     "gru_cell": ("gru_cell", "float32 without gradient"),
     "linear": ("linear", "float32 without gradient"),
     "lstm_cell": ("lstm_cell", "float32 without gradient"),
+    "nms": ("nms_mask", "float32, on the CPU float64 too"),
+    "soft_nms": ("soft_nms", "float32 and float64"),
 }
 
 

@@ -32,6 +32,7 @@ PROMISES: dict[str, dict[str, tuple[str, ...]]] = {
     "beam_step": {r"(sweep|sentence|mean)_kernel": (LOADS_OF_16,)},
     "crf": {r"likelihood_kernel": (r"SHFL\.BFLY", r"MUFU\.EX2")},  # small and bound by latency
     "decode_attention": {r"attendI.*Lb1E": (LOADS_OF_16,)},
+    "nms": {r"(decide|strike|iou)_kernel": (LOADS_OF_16,)},
 }
 ARCHITECTURES = ("sm_80", "sm_90")
 

@@ -196,12 +196,34 @@ def crf_cases(tiny: bool) -> Iterator[Case]:
         yield Case(f"crf_decode {B}x{T}x{C}", [x.mul(3).round() for x in given[:2]], decode, dtypes=floats)
 
 
+def draw_boxes(N: int) -> Tensor:
+    """Boxes around a few places."""
+    center = 100 * torch.rand(max(1, N // 8), 2)[torch.randint(max(1, N // 8), (N,))] + 3 * torch.randn(N, 2)
+    size = 5 + 15 * torch.rand(N, 2)
+    return torch.cat([center - size / 2, center + size / 2], dim=1)
+
+
+def box_cases(tiny: bool) -> Iterator[Case]:
+    for N in [40, *([] if tiny else [1000, 3000])]:
+        boxes, scores, classes = draw_boxes(N), torch.rand(N), torch.randint(80, (N,))
+
+        def suppress(boxes: Tensor, scores: Tensor, classes: Tensor = classes) -> list[Tensor]:
+            # The same precision everywhere: a decision at the last bit is not what is asked here.
+            given = boxes.float(), scores.float()
+            kept = ops.nms(*given, 0.5), ops.batched_nms(*given, classes.to(boxes.device), 0.5)
+            return [x.double() for x in (*kept, ops.box_iou(given[0], given[0][:50]))]
+
+        floats = (torch.float32,)
+        yield Case(f"nms, batched_nms and box_iou {N}", [boxes.double(), scores.double()], suppress, dtypes=floats)
+
+
 CASES = {
     "attention": attention_cases,
     "additive_attention": additive_cases,
     "decode_attention": decode_cases,
     "beam_step": beam_cases,
     "crf_log_likelihood": crf_cases,
+    "nms": box_cases,
 }
 
 
@@ -494,6 +516,26 @@ def crf_races(device: str, scale: int) -> Iterator[Race]:
     yield Race(f"crf_log_likelihood {B}x{T}x{C} forward+backward", runs, 2.0 * emissions.nbytes)
 
 
+def box_races(device: str, scale: int) -> Iterator[Race]:
+    boxes, scores = (10 * draw_boxes(10_000 // scale)).to(device), torch.rand(10_000 // scale, device=device)
+    classes = torch.randint(80, scores.shape, device=device)
+    runs: dict[str, dict[str, Callable[[], object]]] = {
+        "nms": {"ours": lambda: ops.nms(boxes, scores, 0.5)},
+        "batched_nms": {"ours": lambda: ops.batched_nms(boxes, scores, classes, 0.5)},
+        "box_iou": {"ours": lambda: ops.box_iou(boxes, boxes[:1000])},
+    }
+    try:
+        import torchvision.ops as peer
+    except (ImportError, RuntimeError):
+        runs["box_iou"]["reference"] = lambda: ops.box_iou_reference(boxes, boxes[:1000])
+    else:
+        runs["nms"]["torchvision"] = lambda: peer.nms(boxes, scores, 0.5)
+        runs["batched_nms"]["torchvision"] = lambda: peer.batched_nms(boxes, scores, classes, 0.5)
+        runs["box_iou"]["torchvision"] = lambda: peer.box_iou(boxes, boxes[:1000])
+    for name, given in runs.items():
+        yield Race(f"{name} {len(boxes)}", given, float(boxes.nbytes))
+
+
 def microseconds(run: Callable[[], object], device: str, repeats: int) -> list[float]:
     """Device time of each of `repeats` calls."""
     if device != "cuda":
@@ -604,7 +646,9 @@ def main() -> int:
     rounds, scale = (10, 1) if device == "cuda" else (1, 16)
     report["races"] = []
     print(f"{'':58} {'floor':>8} {'ours':>9}  fastest peer          times ours", flush=True)
-    for given in itertools.chain(*(races(device, scale) for races in (attention_races, other_races, crf_races))):
+    for given in itertools.chain(
+        *(races(device, scale) for races in (attention_races, other_races, crf_races, box_races))
+    ):
         if arguments.only and not given.name.startswith(arguments.only):
             continue
         if time.monotonic() - begin > arguments.seconds:
@@ -614,7 +658,7 @@ def main() -> int:
         report["races"].append(record)
         ours, peers = record["us"]["ours"], {name: us for name, us in record["us"].items() if name != "ours"}
         best = min(peers, key=lambda name: peers[name])
-        print(f"{given.name:58} {record['floor_us']:8.1f} {ours:9.1f}  {best:20} {peers[best] / ours:6.2f}", flush=True)
+        print(f"{given.name:58} {record['floor_us']:8.1f} {ours:9.1f}  {best:20} {times}", flush=True)
     report["fresh_shapes_ms"] = fresh_shapes(device)
     print(f"thirty fresh shapes, ms by the wall: {report['fresh_shapes_ms']}")
     report["seconds"] = round(time.monotonic() - begin, 1)

@@ -208,7 +208,7 @@ def overflows(scale: float | None) -> bool:
 
 def not_finite(arguments: Arguments) -> bool:
     numbers = (x.float() for x in arguments.values() if isinstance(x, Tensor) and x.device.type == "cpu")
-    return overflows(arguments["scale"]) or not all(bool(x.isfinite().all()) for x in numbers)
+    return overflows(arguments.get("scale")) or not all(bool(x.isfinite().all()) for x in numbers)
 
 
 ATTENTION_REFUSED = {
@@ -362,6 +362,47 @@ def draw_gru(draw: random.Random) -> Arguments:
     }
 
 
+def draw_crf(draw: random.Random) -> Arguments:
+    B, T, C = draw.choice((1, 2, 3)), draw.choice((1, 2, 7)), draw.choice((1, 3, 17))
+    return {
+        "emissions": torch.randn(B, T, C),
+        "tags": integers(draw, (B, T), 0, C - 1),
+        "transitions": torch.randn(C, C),
+        "start": some(draw, torch.randn(C)),
+        "end": some(draw, torch.randn(C)),
+        "lengths": integers(draw, (B,), 1, T),
+    }
+
+
+def draw_crf_decode(draw: random.Random) -> Arguments:
+    arguments = draw_crf(draw)
+    del arguments["tags"]
+    return {**arguments, "n_best": draw.choice((1, 2, 5))}
+
+
+def crf_ranges(arguments: Arguments) -> dict[str, tuple[int, int]]:
+    return {"lengths": (1, arguments["emissions"].shape[1])}
+
+
+def draw_boxes(draw: random.Random, N: int) -> Tensor:
+    corner = 20 * torch.rand(N, 2)
+    return torch.cat([corner, corner + 10 * torch.rand(N, 2)], dim=1)
+
+
+def draw_nms(draw: random.Random) -> Arguments:
+    N = draw.choice((1, 2, 17, 40))
+    return {"boxes": draw_boxes(draw, N), "scores": torch.rand(N), "iou_threshold": draw.choice((0.0, 0.3, 0.7))}
+
+
+def draw_batched_nms(draw: random.Random) -> Arguments:
+    arguments = draw_nms(draw)
+    return {**arguments, "idxs": integers(draw, tuple(arguments["scores"].shape), 0, 2)}
+
+
+def draw_soft_nms(draw: random.Random) -> Arguments:
+    return {**draw_nms(draw), "sigma": 0.5, "score_threshold": 0.01, "method": draw.choice(("linear", "gaussian"))}
+
+
 OPERATORS = {
     "attention": Operator(
         draw=draw_attention,
@@ -426,6 +467,43 @@ OPERATORS = {
     ),
     "lstm_cell": Operator(draw=draw_lstm, call=lambda arguments: ops.lstm_cell(**arguments)),
     "gru_cell": Operator(draw=draw_gru, call=lambda arguments: ops.gru_cell(**arguments)),
+    "crf_log_likelihood": Operator(
+        draw=draw_crf,
+        call=lambda arguments: ops.crf_log_likelihood(**arguments),
+        ranges=crf_ranges,
+        optional=("start", "end", "lengths"),
+        other_numbers=not_finite,  # NaN and infinities in sums of logarithms
+    ),
+    "crf_decode": Operator(
+        draw=draw_crf_decode,
+        call=lambda arguments: ops.crf_decode(**arguments),
+        ranges=crf_ranges,
+        refused={"n_best": (0, -1, 1025, *FAR)},
+        optional=("start", "end", "lengths"),
+        other_numbers=not_finite,  # which of several NaN is the best is nobody's promise
+    ),
+    "nms": Operator(draw=draw_nms, call=lambda arguments: ops.nms(**arguments), refused={"iou_threshold": (NAN,)}),
+    "batched_nms": Operator(
+        draw=draw_batched_nms,
+        call=lambda arguments: ops.batched_nms(**arguments),
+        refused={"iou_threshold": (NAN,)},
+        optional=("classes",),
+    ),
+    "soft_nms": Operator(
+        draw=draw_soft_nms,
+        call=lambda arguments: ops.soft_nms(**arguments),
+        refused={
+            "method": ("other", None),
+            "sigma": (0.0, -1.0, NAN),
+            "iou_threshold": (NAN,),
+            "score_threshold": (NAN,),
+        },
+        other_numbers=not_finite,
+    ),
+    "box_iou": Operator(
+        draw=lambda draw: {"a": draw_boxes(draw, draw.choice((1, 3))), "b": draw_boxes(draw, draw.choice((1, 40)))},
+        call=lambda arguments: ops.box_iou(**arguments),
+    ),
 }
 
 

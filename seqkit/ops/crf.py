@@ -15,6 +15,7 @@ from torch.autograd.function import once_differentiable
 
 from seqkit.errors import InputError
 from seqkit.ops import library
+from seqkit.ops.arguments import check_range, check_tensors, indices
 
 MOST_ON_CUDA = 50_000  # kMostCrfCuda in csrc/crf/crf.h
 
@@ -79,22 +80,21 @@ def _check(
     where: str, emissions: Tensor, transitions: Tensor, start: Tensor | None, end: Tensor | None, lengths: Tensor | None
 ) -> None:
     """Raises InputError for arguments that do not fit together."""
+    given = {"emissions": emissions, "transitions": transitions}
+    check_tensors(f"ops.{where}", given, {"start": start, "end": end, "lengths": lengths})
     if emissions.ndim != 3:
         raise InputError(f"ops.{where}: emissions must have the shape [B, T, C], got {list(emissions.shape)}")
     B, T, C = emissions.shape
     if T == 0 or C == 0:
-        raise InputError(
-            f"ops.{where}: emissions must have a position and a tag, got the shape {list(emissions.shape)}"
-        )
-    wanted = (
-        ("transitions", transitions, (C, C)),
-        ("start", start, (C,)),
-        ("end", end, (C,)),
-        ("lengths", lengths, (B,)),
-    )
-    for name, given, shape in wanted:
-        if given is not None and given.shape != shape:
-            raise InputError(f"ops.{where}: {name} must have the shape {list(shape)}, got {list(given.shape)}")
+        got = list(emissions.shape)
+        raise InputError(f"ops.{where}: emissions must have a position and a tag, got the shape {got}")
+    numbers = {"transitions": (transitions, (C, C)), "start": (start, (C,)), "end": (end, (C,))}
+    for name, (x, shape) in {**numbers, "lengths": (lengths, (B,))}.items():
+        if x is not None and x.shape != shape:
+            raise InputError(f"ops.{where}: {name} must have the shape {list(shape)}, got {list(x.shape)}")
+    for name, x in (("emissions", emissions), *((name, x) for name, (x, _) in numbers.items())):
+        if x is not None and not x.is_floating_point():
+            raise InputError(f"ops.{where}: {name} must be of floats, got {x.dtype}")
 
 
 def _runs_kernel(where: str, emissions: Tensor) -> bool:
@@ -104,7 +104,7 @@ def _runs_kernel(where: str, emissions: Tensor) -> bool:
 
 
 def _prepared(
-    emissions: Tensor, transitions: Tensor, start: Tensor | None, end: Tensor | None, lengths: Tensor | None
+    where: str, emissions: Tensor, transitions: Tensor, start: Tensor | None, end: Tensor | None, lengths: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """What the kernels take: float32 or float64, contiguous, nothing missing."""
     B, T, C = emissions.shape
@@ -112,7 +112,10 @@ def _prepared(
     # Not one tensor of zeros for both: dynamo refuses an autograd function that is given the same tensor twice.
     ends = (emissions.new_zeros(C) if x is None else x for x in (start, end))
     numbers = [x.to(real).contiguous() for x in (emissions, transitions, *ends)]
-    counts = torch.full((B,), T, device=emissions.device) if lengths is None else lengths.to(torch.int64).contiguous()
+    if lengths is None:
+        counts = torch.full((B,), T, device=emissions.device)
+    else:
+        counts = indices(f"ops.{where}", "lengths", lengths)
     return numbers[0], numbers[1], numbers[2], numbers[3], counts
 
 
@@ -141,13 +144,17 @@ def crf_log_likelihood(
         InputError: shapes do not fit. RuntimeError: on the CPU, a tag or a length is out of range; on CUDA it is cut.
     """
     _check("crf_log_likelihood", emissions, transitions, start, end, lengths)
+    check_tensors("ops.crf_log_likelihood", {"emissions": emissions, "tags": tags})
     if tags.shape != emissions.shape[:2]:
         wanted = list(emissions.shape[:2])
         raise InputError(f"ops.crf_log_likelihood: tags must have the shape {wanted}, got {list(tags.shape)}")
-    given = _prepared(emissions, transitions, start, end, lengths)
-    labels = tags.to(torch.int64).contiguous()
+    given = _prepared("crf_log_likelihood", emissions, transitions, start, end, lengths)
+    labels = indices("ops.crf_log_likelihood", "tags", tags)
     if not _runs_kernel("crf_log_likelihood", emissions):
         numbers, counts = given[:4], given[4]
+        check_range("ops.crf_log_likelihood", "lengths", counts, 1, emissions.shape[1])
+        counted = torch.arange(emissions.shape[1], device=tags.device) < counts[:, None]
+        check_range("ops.crf_log_likelihood", "tags", labels.masked_fill(~counted, 0), 0, emissions.shape[2] - 1)
         with torch.autocast(emissions.device.type, enabled=False):  # a sum of exponentials wants float32
             return crf_log_likelihood_reference(
                 numbers[0], labels, numbers[1], start=numbers[2], end=numbers[3], lengths=counts
@@ -170,7 +177,7 @@ def crf_decode_reference(
 ) -> tuple[Int[Tensor, "B N T"], Float[Tensor, "B N"]]:
     """`crf_decode` in plain torch, in float64: Viterbi with a list of the best at every tag."""
     B, T, _ = emissions.shape
-    given = _prepared(emissions, transitions, start, end, lengths)
+    given = _prepared("crf_decode", emissions, transitions, start, end, lengths)
     doubles = [x.double() for x in given[:4]]
     all_tags = torch.full((B, n_best, T), -1, dtype=torch.int64, device=emissions.device)
     all_scores = torch.full((B, n_best), -torch.inf, dtype=given[0].dtype, device=emissions.device)
@@ -225,10 +232,11 @@ def crf_decode(
         InputError: shapes do not fit. RuntimeError: on the CPU, a length is out of range; on CUDA it is cut.
     """
     _check("crf_decode", emissions, transitions, start, end, lengths)
-    if not 1 <= n_best <= 1024:
+    if not isinstance(n_best, int) or not 1 <= n_best <= 1024:
         raise InputError(f"ops.crf_decode: n_best must be from 1 to 1024, got {n_best}")
-    given = tuple(x.detach() for x in _prepared(emissions, transitions, start, end, lengths))
+    given = tuple(x.detach() for x in _prepared("crf_decode", emissions, transitions, start, end, lengths))
     if not _runs_kernel("crf_decode", emissions):
+        check_range("ops.crf_decode", "lengths", given[4], 1, emissions.shape[1])
         return crf_decode_reference(given[0], given[1], start=given[2], end=given[3], lengths=given[4], n_best=n_best)
     tags, scores = torch.ops.seqkit.crf_decode.default(*given, n_best)
     return tags, scores
@@ -237,6 +245,8 @@ def crf_decode(
 def _fake_log_likelihood(
     emissions: Tensor, tags: Tensor, transitions: Tensor, start: Tensor, end: Tensor, lengths: Tensor, gradient: bool
 ) -> tuple[Tensor, ...]:
+    numbers = {"emissions": emissions, "tags": tags, "transitions": transitions, "start": start, "end": end}
+    check_tensors("crf_log_likelihood", {**numbers, "lengths": lengths})
     B, T, C = emissions.shape
     shapes: tuple[tuple[Any, ...], ...] = ((B, T, C), (B, C, C), (B, C), (B, C)) if gradient else ((0,),) * 4
     return emissions.new_empty(B), *(emissions.new_empty(shape) for shape in shapes)
@@ -245,6 +255,8 @@ def _fake_log_likelihood(
 def _fake_decode(
     emissions: Tensor, transitions: Tensor, start: Tensor, end: Tensor, lengths: Tensor, n_best: int
 ) -> tuple[Tensor, Tensor]:
+    numbers = {"emissions": emissions, "transitions": transitions, "start": start, "end": end}
+    check_tensors("crf_decode", {**numbers, "lengths": lengths})
     B, T, _ = emissions.shape
     return emissions.new_empty(B, n_best, T, dtype=torch.int64), emissions.new_empty(B, n_best)
 

@@ -150,10 +150,12 @@ def soft_nms(
     check_tensors("ops.soft_nms", {"boxes": boxes, "scores": scores})
     if method not in DECAYS:
         raise InputError(f"ops.soft_nms: method must be one of {', '.join(DECAYS)}, got {method!r}")
+    limits = {"sigma": sigma, "iou_threshold": iou_threshold, "score_threshold": score_threshold}
+    boxes, scores = _prepared("soft_nms", boxes, scores, **limits)
     if not 0 < sigma < float("inf"):
         raise InputError(f"ops.soft_nms: sigma must be positive and finite, got {sigma}")
-    boxes, scores = _prepared("soft_nms", boxes, scores)
     if not _runs_kernel("soft_nms", boxes):
+        _check_numbers("soft_nms", boxes=boxes, scores=scores)
         return soft_nms_reference(
             boxes,
             scores,
@@ -171,8 +173,9 @@ def soft_nms(
 def _suppress(
     where: str, boxes: Tensor, scores: Tensor, classes: Tensor | None, iou_threshold: float
 ) -> Int[Tensor, " kept"]:
-    boxes, scores = _prepared(where, boxes, scores)
+    boxes, scores = _prepared(where, boxes, scores, iou_threshold=iou_threshold)
     if not _runs_kernel("nms", boxes):
+        _check_numbers(where, boxes=boxes, scores=scores)
         return nms_reference(boxes, scores, iou_threshold, classes)
     if boxes.device.type == "cpu":
         kept: Tensor = torch.ops.seqkit.nms.default(boxes, scores, classes, iou_threshold)
@@ -194,8 +197,11 @@ def _real(x: Tensor) -> torch.dtype:
     return torch.promote_types(x.dtype, torch.float32) if x.is_floating_point() else torch.float64
 
 
-def _prepared(where: str, boxes: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
-    """Boxes and scores in one precision, contiguous and without their history."""
+def _prepared(where: str, boxes: Tensor, scores: Tensor, **numbers: float) -> tuple[Tensor, Tensor]:
+    """Boxes and scores in one precision, contiguous and without their history; the numbers must not be NaN."""
+    for name, number in numbers.items():
+        if not isinstance(number, int | float) or number != number:
+            raise InputError(f"ops.{where}: {name} must be a number, got {number!r}")
     _check_boxes(where, "boxes", boxes)
     if scores.shape != boxes.shape[:1]:
         raise InputError(f"ops.{where}: scores must have the shape {list(boxes.shape[:1])}, got {list(scores.shape)}")
@@ -203,6 +209,13 @@ def _prepared(where: str, boxes: Tensor, scores: Tensor) -> tuple[Tensor, Tensor
         raise InputError(f"ops.{where}: scores must be real numbers, got {scores.dtype}")
     real = torch.promote_types(_real(boxes), _real(scores))
     return boxes.detach().to(real).contiguous(), scores.detach().to(real).contiguous()
+
+
+def _check_numbers(where: str, **given: Tensor) -> None:
+    """Raises RuntimeError for NaN, as the kernels do; on the CPU and outside of a trace, as `check_range`."""
+    for name, x in given.items():
+        if x.device.type == "cpu" and not torch.compiler.is_compiling() and bool(x.isnan().any()):
+            raise RuntimeError(f"ops.{where}: {name} must not hold NaN, got one")
 
 
 def _runs_kernel(op: str, boxes: Tensor) -> bool:

@@ -157,7 +157,7 @@ def test_boxes_that_are_not_numbers_raise() -> None:
             run(broken, scores)
         with pytest.raises(RuntimeError, match="scores must not hold NaN, got one at 2"):
             run(boxes, unknown)
-    with pytest.raises(RuntimeError, match="iou_threshold must be a number"):
+    with pytest.raises(InputError, match="iou_threshold must be a number, got nan"):
         ops.nms(boxes, scores, math.nan)
 
 

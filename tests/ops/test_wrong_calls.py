@@ -14,7 +14,11 @@ SOUND = [
     "additive_attention",
     "attention",
     "attention_backward",
+    "batched_nms",
     "beam_step",
+    "box_iou",
+    "crf_decode",
+    "crf_log_likelihood",
     "decode_attention",
     "cross_attention_decode",
     "extend_ancestry",
@@ -23,6 +27,8 @@ SOUND = [
     "lstm_cell",
     "gru_cell",
     "mean_log_softmax",
+    "nms",
+    "soft_nms",
 ]
 
 

@@ -657,7 +657,8 @@ def main() -> int:
         record = race(given, device, rounds)
         report["races"].append(record)
         ours, peers = record["us"]["ours"], {name: us for name, us in record["us"].items() if name != "ours"}
-        best = min(peers, key=lambda name: peers[name])
+        best = min(peers, key=lambda name: peers[name], default="none")
+        times = f"{peers[best] / ours:6.2f}" if peers else ""
         print(f"{given.name:58} {record['floor_us']:8.1f} {ours:9.1f}  {best:20} {times}", flush=True)
     report["fresh_shapes_ms"] = fresh_shapes(device)
     print(f"thirty fresh shapes, ms by the wall: {report['fresh_shapes_ms']}")

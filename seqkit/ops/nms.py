@@ -197,7 +197,7 @@ def _real(x: Tensor) -> torch.dtype:
     return torch.promote_types(x.dtype, torch.float32) if x.is_floating_point() else torch.float64
 
 
-def _prepared(where: str, boxes: Tensor, scores: Tensor, **numbers: float) -> tuple[Tensor, Tensor]:
+def _prepared(where: str, boxes: Tensor, scores: Tensor, **numbers: object) -> tuple[Tensor, Tensor]:
     """Boxes and scores in one precision, contiguous and without their history; the numbers must not be NaN."""
     for name, number in numbers.items():
         if not isinstance(number, int | float) or number != number:

@@ -25,6 +25,9 @@ from seqkit.ops.arguments import check_tensors
 KINDS = {"none": 0, "power": 1, "gnmt": 2}
 NEVER = float("-inf")
 
+# What the CUDA kernels take, as in csrc/beam_step/beam_step.h; more runs the references.
+MOST_BEAMS_ON_CUDA, MOST_TOKENS_ON_CUDA, MOST_MODELS_ON_CUDA = 64, 2**23, 32
+
 # The fields of a state that a step goes on from; the others are what the step before said.
 READ = (
     "logp",
@@ -164,7 +167,7 @@ def beam_step(
         raise InputError(f"beam_step: `alpha` and `penalty` must be finite and at least 0, got {alpha} and {penalty}")
     if state.logp.shape != (B, K):
         raise InputError(f"beam_step: `state` must be of {B} sentences with {K} beams, got {tuple(state.logp.shape)}")
-    if library.backend("beam_step", logits.device) == "native":
+    if _runs_kernel(logits.device, beams=max(K, beam_size), vocabulary=V):
         outputs = torch.ops.seqkit.beam_step(
             (logits if _taken_as_they_are(logits) else logits.float()).contiguous(),
             state.logp.contiguous(),
@@ -216,6 +219,11 @@ def _taken_as_they_are(*logits: Tensor) -> bool:
     """Whether the kernel reads these numbers: float32, and where they are on a GPU one 16-bit kind, which it widens."""
     dtypes = {model.dtype for model in logits}
     return dtypes == {torch.float32} or (logits[0].is_cuda and dtypes in ({torch.float16}, {torch.bfloat16}))
+
+
+def _runs_kernel(device: torch.device, *, beams: int = 1, vocabulary: int, models: int = 1) -> bool:
+    fits = beams <= MOST_BEAMS_ON_CUDA and vocabulary <= MOST_TOKENS_ON_CUDA and models <= MOST_MODELS_ON_CUDA
+    return (device.type == "cpu" or fits) and library.backend("beam_step", device) == "native"
 
 
 def length_divisor(lengths: Int[Tensor, "*shape"], *, length_penalty: str, alpha: float) -> Float[Tensor, "*shape"]:
@@ -389,7 +397,7 @@ def mean_log_softmax(logits: list[Float[Tensor, "B K V"]]) -> Float[Tensor, "B K
     if any(model.shape != logits[0].shape for model in logits):
         shapes = ", ".join(str(tuple(model.shape)) for model in logits)
         raise InputError(f"mean_log_softmax: `logits` must have one shape, got {shapes}")
-    if library.backend("beam_step", logits[0].device) == "native":
+    if _runs_kernel(logits[0].device, vocabulary=logits[0].shape[2], models=len(logits)):
         if not _taken_as_they_are(*logits):
             logits = [model.float() for model in logits]
         rows = [model.contiguous().flatten(0, 1) for model in logits]

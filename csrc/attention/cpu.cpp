@@ -1,8 +1,10 @@
 // The float64 kernels, which are the specification, and the way into the float32 ones.
 #include <algorithm>
 #include <cmath>
+#include <initializer_list>
 #include <limits>
 #include <memory>
+#include <new>
 #include <vector>
 
 #include "attention/attention.h"
@@ -165,16 +167,30 @@ void attention_backward(const AttentionShape& shape, const AttentionInputs<doubl
 
 namespace {
 
-// The sizes are those that forward_unit and backward_unit in unit.simd.cpp take.
-int64_t forward_scratch(const AttentionShape& shape, bool weights) {
-  const int64_t both = shape.width + shape.value_width;
-  return (kRowBlock + kKeyBlock) * both + kTileRows * kKeyBlock + (weights ? kRowBlock * shape.sources : 0);
+struct Release {
+  void operator()(float* floats) const { ::operator delete[](floats, std::align_val_t{64}); }
+};
+using Scratch = std::unique_ptr<float[], Release>;
+
+// Room for parts of these sizes, each on cache lines of its own: a vector across two lines is loaded twice.
+Scratch make_scratch(std::initializer_list<int64_t> sizes) {
+  int64_t floats = 0;
+  for (int64_t size : sizes) floats += whole_lines(size);
+  return Scratch(static_cast<float*>(::operator new[](floats * sizeof(float), std::align_val_t{64})));
 }
 
-int64_t backward_scratch(const AttentionShape& shape) {
-  const int64_t both = shape.width + shape.value_width;
-  return (kRowBlock + kKeyBlock + shape.sources) * both + (kRowBlock + kKeyBlock) * shape.width +
-         2 * kRowBlock * kKeyBlock;
+// The parts are those that forward_unit and backward_unit in unit.simd.cpp take.
+Scratch forward_scratch(const AttentionShape& shape, bool weights) {
+  const int64_t rows = row_capacity(shape);
+  return make_scratch({rows * shape.width, shape.width * kKeyBlock, kKeyBlock * shape.value_width,
+                       kTileRows * kKeyBlock, rows * shape.value_width, weights ? rows * shape.sources : 0});
+}
+
+Scratch backward_scratch(const AttentionShape& shape) {
+  const int64_t rows = row_capacity(shape);
+  return make_scratch({rows * shape.width, rows * shape.value_width, shape.width * kKeyBlock, kKeyBlock * shape.width,
+                       shape.value_width * kKeyBlock, rows * kKeyBlock, rows * kKeyBlock, rows * shape.width,
+                       shape.sources * shape.width, shape.sources * shape.value_width});
 }
 
 }  // namespace
@@ -184,14 +200,14 @@ int64_t backward_scratch(const AttentionShape& shape) {
   void attention_forward(const AttentionShape& shape, const AttentionInputs<Number>& in,            \
                          const AttentionOutputs<Number>& out, int64_t begin, int64_t end) {         \
     const auto one_unit = SEQKIT_PICK_LEVEL(attention_forward_##Number);                            \
-    std::unique_ptr<float[]> scratch(new float[forward_scratch(shape, out.weights != nullptr)]);    \
+    const Scratch scratch = forward_scratch(shape, out.weights != nullptr);                         \
     for (int64_t unit = begin; unit < end; ++unit) one_unit(shape, in, out, unit, scratch.get());   \
   }                                                                                                 \
   template <>                                                                                       \
   void attention_backward(const AttentionShape& shape, const AttentionInputs<Number>& in,           \
                           const AttentionGradients<Number>& grads, int64_t begin, int64_t end) {    \
     const auto one_unit = SEQKIT_PICK_LEVEL(attention_backward_##Number);                           \
-    std::unique_ptr<float[]> scratch(new float[backward_scratch(shape)]);                           \
+    const Scratch scratch = backward_scratch(shape);                                                \
     for (int64_t unit = begin; unit < end; ++unit) one_unit(shape, in, grads, unit, scratch.get()); \
   }
 SEQKIT_DEFINE_ATTENTION(float)

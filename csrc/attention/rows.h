@@ -17,6 +17,10 @@ inline __attribute__((always_inline)) int64_t query_count(const seqkit::Attentio
   return shape.q_lengths ? shape.q_lengths[sentence] : shape.targets;
 }
 
+inline __attribute__((always_inline)) int64_t key_count(const seqkit::AttentionShape& shape, int64_t sentence) {
+  return shape.k_lengths ? shape.k_lengths[sentence] : shape.sources;
+}
+
 inline __attribute__((always_inline)) int64_t query_position(const seqkit::AttentionShape& shape, int64_t row) {
   return shape.causal ? row + shape.sources - shape.targets : row;
 }
@@ -26,7 +30,7 @@ inline __attribute__((always_inline)) seqkit::KeyRange keys_seen(const seqkit::A
   if (row >= query_count(shape, sentence)) return {0, 0};
   const int64_t position = query_position(shape, row);
   int64_t begin = 0;
-  int64_t end = shape.k_lengths ? shape.k_lengths[sentence] : shape.sources;
+  int64_t end = key_count(shape, sentence);
   if (shape.causal && position + 1 < end) end = position + 1;
   if (shape.window >= 0) {
     const int64_t first = shape.causal ? position - shape.window + 1 : position - shape.window;
@@ -36,6 +40,13 @@ inline __attribute__((always_inline)) seqkit::KeyRange keys_seen(const seqkit::A
   if (end <= begin) return {0, 0};
   return {begin, end};
 }
+
+// The rows of the largest block, and a part of a CPU kernel's scratch in whole cache lines of floats.
+inline __attribute__((always_inline)) int64_t row_capacity(const seqkit::AttentionShape& shape) {
+  return shape.targets < seqkit::kRowBlock ? shape.targets : seqkit::kRowBlock;
+}
+
+inline __attribute__((always_inline)) int64_t whole_lines(int64_t floats) { return (floats + 15) / 16 * 16; }
 
 // Philox 4x32 with ten rounds (Salmon et al. 2011, section 4.1): four random words for each counter and key.
 // The counter is (lane, row, head of all heads, 0), where key j has lane j % 16 + 16 (j / 64) and word (j % 64) / 16.

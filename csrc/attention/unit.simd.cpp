@@ -1,5 +1,5 @@
 // The kernels of attention.h for numbers of 32 and 16 bits, once per machine level: blocks of 64 keys against tiles of
-// six query rows, all in float32. What a block reads more than once is first copied into dense rows of floats, since
+// a few query rows, all in float32. What a block reads more than once is first copied into dense rows of floats, since
 // the rows of [B, T, H, D] memory lie a power of two apart and would push one another out of the first-level cache.
 #include "attention/attention.h"
 #include "attention/rows.h"
@@ -18,6 +18,7 @@ using seqkit::kRowBlock;
 using seqkit::kTileRows;
 
 constexpr float kLowest = -__builtin_inff();
+constexpr int64_t kCachedBytes = 2 << 20;  // of a gradient that may still be in the cache when it is read
 
 typedef uint32_t VecWord __attribute__((vector_size(kLanes * sizeof(uint32_t))));
 [[maybe_unused]] typedef uint64_t VecLong __attribute__((vector_size(kLanes * sizeof(uint32_t))));
@@ -25,6 +26,7 @@ typedef uint32_t VecWord __attribute__((vector_size(kLanes * sizeof(uint32_t))))
 SEQKIT_INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 SEQKIT_INLINE int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 SEQKIT_INLINE int lanes_left(int64_t count) { return int(smaller(count, kLanes)); }
+SEQKIT_INLINE int64_t blocks_of(int64_t count, int64_t size) { return (count + size - 1) / size; }
 SEQKIT_INLINE int64_t whole_vectors(int64_t count) { return (count + kLanes - 1) / kLanes * kLanes; }
 
 SEQKIT_INLINE VecInt lane_numbers() {
@@ -103,18 +105,29 @@ SEQKIT_INLINE void tile_rows(const Product& p, int64_t row, int64_t rows, int64_
       return tile<4, kVectors, kPart>(p, row, column, last);
     case 5:
       return tile<5, kVectors, kPart>(p, row, column, last);
-    default:
+    case 6:
       return tile<6, kVectors, kPart>(p, row, column, last);
+    case 7:
+      return tile<7, kVectors, kPart>(p, row, column, last);
+    default:
+      return tile<8, kVectors, kPart>(p, row, column, last);
   }
 }
 
+// Tiles of nearly one height: a low one leaves the multiply-adds waiting for one another.
+SEQKIT_INLINE int64_t tile_height(int64_t rows) {
+  constexpr int64_t kTallest = kLanes == 16 ? kTileRows : 6;  // with AVX-512 there are 32 registers, else 16
+  return blocks_of(rows, larger(blocks_of(rows, kTallest), 1));
+}
+
 void multiply(const Product& p, int64_t rows, int64_t columns) {
+  const int64_t tall = tile_height(rows);
   for (int64_t column = 0; column < columns; column += 2 * kLanes) {
     const int64_t left = columns - column;
     const bool two = left > kLanes;
     const int last = lanes_left(two ? left - kLanes : left);
-    for (int64_t row = 0; row < rows; row += kTileRows) {
-      const int64_t height = smaller(kTileRows, rows - row);
+    for (int64_t row = 0; row < rows; row += tall) {
+      const int64_t height = smaller(tall, rows - row);
       if (two && last == kLanes) {
         tile_rows<2, false>(p, row, height, column, last);
       } else if (two) {
@@ -168,9 +181,19 @@ void copy_rows(const Number* from, int64_t from_row, int64_t count, int64_t widt
   }
 }
 
-// to[r][d] = factor from[r][d], from dense rows.
+// to[r][d] = factor from[r][d], from dense rows; past the caches where the tensor has more `bytes` than they hold.
 template <typename Number>
-void write_rows(const float* from, int64_t count, int64_t width, float factor, Number* to, int64_t to_row) {
+void write_rows(const float* from, int64_t count, int64_t width, float factor, Number* to, int64_t to_row,
+                int64_t bytes = 0) {
+  const int64_t vector = kLanes * sizeof(Number);
+  if (bytes > kCachedBytes && width % kLanes == 0 && to_row % kLanes == 0 &&
+      reinterpret_cast<uintptr_t>(to) % vector == 0) {
+    for (int64_t r = 0; r < count; ++r) {
+      for (int64_t d = 0; d < width; d += kLanes)
+        stream(to + r * to_row + d, load(from + r * width + d) * splat(factor));
+    }
+    return;
+  }
   for (int64_t r = 0; r < count; ++r) {
     for (int64_t d = 0; d < width; d += kLanes) {
       const int across = lanes_left(width - d);
@@ -179,9 +202,35 @@ void write_rows(const float* from, int64_t count, int64_t width, float factor, N
   }
 }
 
+// pack() for bfloat16 of an even number of vectors: pairs are transposed as if they were floats and parted after that.
+void pack_pairs(const seqkit::Bfloat16* from, int64_t from_row, int64_t count, int64_t width, float* to) {
+  for (int64_t j = 0; j < count; j += kLanes) {
+    for (int64_t d = 0; d < width; d += 2 * kLanes) {
+      Vec square[kLanes];
+#pragma GCC unroll 16
+      for (int row = 0; row < kLanes; ++row) {
+        square[row] = Vec{};
+        if (j + row < count) std::memcpy(&square[row], from + (j + row) * from_row + d, sizeof(Vec));
+      }
+      transpose(square);
+#pragma GCC unroll 16
+      for (int row = 0; row < kLanes; ++row) {
+        VecWord pair;
+        std::memcpy(&pair, &square[row], sizeof pair);
+        const VecWord even = pair << 16, odd = pair & 0xffff0000u;
+        std::memcpy(to + (d + 2 * row) * kKeyBlock + j, &even, sizeof even);
+        std::memcpy(to + (d + 2 * row + 1) * kKeyBlock + j, &odd, sizeof odd);
+      }
+    }
+  }
+}
+
 // to[d][j] = from[j][d] for `count` rows of `width`; the columns up to the next whole vector become zero.
 template <typename Number>
 void pack(const Number* from, int64_t from_row, int64_t count, int64_t width, float* to) {
+  if constexpr (std::is_same_v<Number, seqkit::Bfloat16>) {
+    if (width % (2 * kLanes) == 0) return pack_pairs(from, from_row, count, width, to);
+  }
   for (int64_t j = 0; j < count; j += kLanes) {
     for (int64_t d = 0; d < width; d += kLanes) {
       const int across = lanes_left(width - d);
@@ -198,6 +247,36 @@ void pack(const Number* from, int64_t from_row, int64_t count, int64_t width, fl
     }
   }
 }
+
+// Rows that will be read or written soon, asked for a few at a time while the machine computes: those of [B, T, H, D]
+// memory lie a power of two apart, where no hardware foresees them.
+class Soon {
+ public:
+  explicit Soon(int64_t steps) : steps_(larger(steps, 1)) {}
+
+  template <typename Number>
+  void add(const Number* from, int64_t row, int64_t rows, int64_t width) {
+    parts_[count_++] = {reinterpret_cast<const char*>(from), row * int64_t(sizeof(Number)),
+                        width * int64_t(sizeof(Number)), rows, (rows + steps_ - 1) / steps_};
+  }
+
+  void step() {
+    for (int n = 0; n < count_; ++n) {
+      Part& part = parts_[n];
+      for (int64_t r = smaller(part.share, part.rows); r > 0; --r, --part.rows, part.from += part.row) {
+        for (int64_t at = 0; at < part.bytes; at += 64) __builtin_prefetch(part.from + at, 0, 2);
+      }
+    }
+  }
+
+ private:
+  struct Part {
+    const char* from;
+    int64_t row, bytes, rows, share;  // `rows` are left, `share` of them are asked for in a step
+  } parts_[5];
+  int count_ = 0;
+  int64_t steps_;
+};
 
 // ---- logits and dropout ----
 
@@ -367,6 +446,20 @@ void add_values(const AttentionShape& shape, const float* weights, const KeyRang
   for (int64_t r = 0; r < rows; ++r) add(r, 1, larger(seen[r].begin, end), seen[r].end);
 }
 
+// The same for a row alone, for which a copy of the values would be read once.
+template <typename Number>
+void add_values_in_place(const AttentionShape& shape, const float* weights, const KeyRange& seen, const Number* values,
+                         int64_t value_row, float* sums) {
+  for (int64_t d = 0; d < shape.value_width; d += kLanes) {
+    const int across = lanes_left(shape.value_width - d);
+    Vec sum = load_some(sums + d, across);
+    for (int64_t j = seen.begin; j < seen.end; ++j) {
+      sum = fma(splat(weights[j]), load_some(values + j * value_row + d, across), sum);
+    }
+    store_some(sums + d, sum, across);
+  }
+}
+
 // Writes one finished row: the mean, the statistics, and the weights from its logits.
 template <typename Number>
 void finish_row(const AttentionShape& shape, const AttentionOutputs<Number>& out, int64_t sentence, int64_t head,
@@ -406,52 +499,84 @@ KeyRange ranges_of_rows(const AttentionShape& shape, int64_t sentence, int64_t r
   return all;
 }
 
-// A part of the scratch of a unit.
+// A part of the scratch of a unit; each begins on a cache line, as the scratch does.
 SEQKIT_INLINE float* take(float*& scratch, int64_t size) {
   float* part = scratch;
-  scratch += size;
+  scratch += whole_lines(size);
   return part;
+}
+
+// Where a head of a sentence has its rows; `flat_head` counts the heads of all sentences.
+template <typename Number>
+const Number* queries_of(const AttentionShape& shape, const AttentionInputs<Number>& in, int64_t flat_head) {
+  return in.q + flat_head / shape.heads * in.q_strides.batch + flat_head % shape.heads * in.q_strides.head;
+}
+
+template <typename Number>
+const Number* keys_of(const AttentionShape& shape, const AttentionInputs<Number>& in, int64_t flat_head) {
+  const int64_t kv_head = flat_head % shape.heads / (shape.heads / shape.kv_heads);
+  return in.k + flat_head / shape.heads * in.k_strides.batch + kv_head * in.k_strides.head;
+}
+
+template <typename Number>
+const Number* values_of(const AttentionShape& shape, const AttentionInputs<Number>& in, int64_t flat_head) {
+  const int64_t kv_head = flat_head % shape.heads / (shape.heads / shape.kv_heads);
+  return in.v + flat_head / shape.heads * in.v_strides.batch + kv_head * in.v_strides.head;
+}
+
+// How many queries of a head its first row block has.
+SEQKIT_INLINE int64_t first_queries(const AttentionShape& shape, int64_t flat_head) {
+  return smaller(kRowBlock, query_count(shape, flat_head / shape.heads));
 }
 
 template <typename Number>
 void forward_unit(const AttentionShape& shape, const AttentionInputs<Number>& in, const AttentionOutputs<Number>& out,
                   int64_t unit, float* scratch) {
-  const int64_t blocks = row_blocks(shape);
+  const int64_t blocks = row_blocks(shape), capacity = row_capacity(shape);
   const int64_t first_row = unit % blocks * kRowBlock, rows = smaller(kRowBlock, shape.targets - first_row);
-  const int64_t head = unit / blocks % shape.heads, sentence = unit / blocks / shape.heads;
-  const int64_t kv_head = head / (shape.heads / shape.kv_heads);
-  const Number* k = in.k + sentence * in.k_strides.batch + kv_head * in.k_strides.head;
-  const Number* v = in.v + sentence * in.v_strides.batch + kv_head * in.v_strides.head;
-  const int64_t flat_head = sentence * shape.heads + head;
+  const int64_t flat_head = unit / blocks, head = flat_head % shape.heads, sentence = flat_head / shape.heads;
 
-  float* queries = take(scratch, kRowBlock * shape.width);       // [rows][Dh], times the scale
+  float* queries = take(scratch, capacity * shape.width);        // [rows][Dh], times the scale
   float* keys = take(scratch, shape.width * kKeyBlock);          // [Dh][64]
   float* values = take(scratch, kKeyBlock * shape.value_width);  // [64][Dv]
-  float* scores = take(scratch, kTileRows * kKeyBlock);          // [6][64]
-  float* sums = take(scratch, kRowBlock * shape.value_width);    // [rows][Dv]
+  float* scores = take(scratch, kTileRows * kKeyBlock);          // [8][64]
+  float* sums = take(scratch, capacity * shape.value_width);     // [rows][Dv]
   float* logits = out.weights ? scratch : nullptr;               // [rows][S]
   std::memset(sums, 0, rows * shape.value_width * sizeof(float));
   KeyRange ranges[kRowBlock];
   Running running[kRowBlock];
   for (int64_t r = 0; r < rows; ++r) running[r] = {kLowest, 0.0f};
   const KeyRange all = ranges_of_rows(shape, sentence, first_row, rows, ranges);
+  const Number *k = keys_of(shape, in, flat_head), *v = values_of(shape, in, flat_head);
+  const int64_t first_key = all.begin / kKeyBlock * kKeyBlock;
   if (all.end > all.begin) {
-    copy_rows(in.q + sentence * in.q_strides.batch + head * in.q_strides.head + first_row * in.q_strides.row,
-              in.q_strides.row, rows, shape.width, float(shape.scale), queries);
+    copy_rows(queries_of(shape, in, flat_head) + first_row * in.q_strides.row, in.q_strides.row, rows, shape.width,
+              float(shape.scale), queries);
   }
 
-  for (int64_t start = all.begin / kKeyBlock * kKeyBlock; start < all.end; start += kKeyBlock) {
+  const int64_t tall = tile_height(rows);
+  Soon soon(blocks_of(rows, tall) * blocks_of(all.end - first_key, kKeyBlock));
+  soon.add(out.out + ((sentence * shape.targets + first_row) * shape.heads + head) * shape.value_width,
+           shape.heads * shape.value_width, rows, shape.value_width);
+  if (first_row + rows == shape.targets && flat_head + 1 < shape.batch * shape.heads) {
+    const int64_t next = flat_head + 1, next_keys = key_count(shape, next / shape.heads);
+    soon.add(queries_of(shape, in, next), in.q_strides.row, first_queries(shape, next), shape.width);
+    soon.add(keys_of(shape, in, next), in.k_strides.row, next_keys, shape.width);
+    soon.add(values_of(shape, in, next), in.v_strides.row, next_keys, shape.value_width);
+  }
+  for (int64_t start = first_key; start < all.end; start += kKeyBlock) {
     const int64_t count = smaller(kKeyBlock, all.end - start);
     pack(k + start * in.k_strides.row, in.k_strides.row, count, shape.width, keys);
-    copy_rows(v + start * in.v_strides.row, in.v_strides.row, count, shape.value_width, 1.0f, values);
-    for (int64_t top = 0; top < rows; top += kTileRows) {
-      const int64_t height = smaller(kTileRows, rows - top);
+    if (rows > 1) copy_rows(v + start * in.v_strides.row, in.v_strides.row, count, shape.value_width, 1.0f, values);
+    for (int64_t top = 0; top < rows; top += tall) {
+      const int64_t height = smaller(tall, rows - top);
       KeyRange seen[kTileRows];
       bool any = false;
       for (int64_t r = 0; r < height; ++r) {
         seen[r] = within(ranges[top + r], start, count);
         any = any || seen[r].end > 0;
       }
+      soon.step();
       if (!any) continue;
       multiply({.a = queries + top * shape.width,
                 .a_row = shape.width,
@@ -474,7 +599,11 @@ void forward_unit(const AttentionShape& shape, const AttentionInputs<Number>& in
                    running[top + r], sums + (top + r) * shape.value_width);
         if (!weighs) seen[r] = {0, 0};
       }
-      add_values(shape, scores, seen, height, values, sums + top * shape.value_width);
+      if (rows > 1) {
+        add_values(shape, scores, seen, height, values, sums + top * shape.value_width);
+      } else {
+        add_values_in_place(shape, scores, seen[0], v + start * in.v_strides.row, in.v_strides.row, sums);
+      }
     }
   }
   for (int64_t r = 0; r < rows; ++r) {
@@ -487,36 +616,38 @@ void forward_unit(const AttentionShape& shape, const AttentionInputs<Number>& in
 template <typename Number>
 void backward_unit(const AttentionShape& shape, const AttentionInputs<Number>& in,
                    const AttentionGradients<Number>& grads, int64_t unit, float* scratch) {
-  const int64_t group = shape.heads / shape.kv_heads;
+  const int64_t group = shape.heads / shape.kv_heads, capacity = row_capacity(shape);
   const int64_t sentence = unit / shape.kv_heads, kv_head = unit % shape.kv_heads;
-  const Number* k = in.k + sentence * in.k_strides.batch + kv_head * in.k_strides.head;
-  const Number* v = in.v + sentence * in.v_strides.batch + kv_head * in.v_strides.head;
   const int64_t n_queries = query_count(shape, sentence), out_row = shape.heads * shape.value_width;
+  const int64_t q_bytes = shape.batch * shape.targets * shape.heads * shape.width * int64_t(sizeof(Number));
+  const int64_t k_bytes = shape.batch * shape.sources * shape.kv_heads * shape.width * int64_t(sizeof(Number));
 
-  float* queries = take(scratch, kRowBlock * shape.width);           // [rows][Dh], times the scale
-  float* grad_out = take(scratch, kRowBlock * shape.value_width);    // [rows][Dv]
+  float* queries = take(scratch, capacity * shape.width);            // [rows][Dh], times the scale
+  float* grad_out = take(scratch, capacity * shape.value_width);     // [rows][Dv]
   float* keys = take(scratch, shape.width * kKeyBlock);              // [Dh][64]
   float* key_rows = take(scratch, kKeyBlock * shape.width);          // [64][Dh]
   float* values = take(scratch, shape.value_width * kKeyBlock);      // [Dv][64]
-  float* weights = take(scratch, kRowBlock * kKeyBlock);             // [rows][64], products, then weights
-  float* slopes = take(scratch, kRowBlock * kKeyBlock);              // [rows][64], d(loss)/d(weight), then of the logit
-  float* grad_q = take(scratch, kRowBlock * shape.width);            // [rows][Dh]
+  float* weights = take(scratch, capacity * kKeyBlock);              // [rows][64], products, then weights
+  float* slopes = take(scratch, capacity * kKeyBlock);               // [rows][64], d(loss)/d(weight), then of the logit
+  float* grad_q = take(scratch, capacity * shape.width);             // [rows][Dh]
   float* grad_k = take(scratch, shape.sources * shape.width);        // [S][Dh]
   float* grad_v = take(scratch, shape.sources * shape.value_width);  // [S][Dv]
-  std::memset(grad_k, 0, shape.sources * (shape.width + shape.value_width) * sizeof(float));
+  std::memset(grad_k, 0, shape.sources * shape.width * sizeof(float));
+  std::memset(grad_v, 0, shape.sources * shape.value_width * sizeof(float));
   KeyRange ranges[kRowBlock];
   float deltas[kRowBlock];
 
-  for (int64_t head = kv_head * group; head < (kv_head + 1) * group; ++head) {
-    const int64_t flat_head = sentence * shape.heads + head;
+  for (int64_t flat_head = sentence * shape.heads + kv_head * group, n = 0; n < group; ++flat_head, ++n) {
+    const int64_t head = flat_head % shape.heads;
+    const Number *k = keys_of(shape, in, flat_head), *v = values_of(shape, in, flat_head);
     for (int64_t first_row = 0; first_row < n_queries; first_row += kRowBlock) {
       const int64_t rows = smaller(kRowBlock, n_queries - first_row);
       const int64_t merged = (sentence * shape.targets + first_row) * shape.heads + head;
       const int64_t flat = flat_head * shape.targets + first_row;
       const Number* out = grads.out + merged * shape.value_width;
       const KeyRange all = ranges_of_rows(shape, sentence, first_row, rows, ranges);
-      copy_rows(in.q + sentence * in.q_strides.batch + head * in.q_strides.head + first_row * in.q_strides.row,
-                in.q_strides.row, rows, shape.width, float(shape.scale), queries);
+      copy_rows(queries_of(shape, in, flat_head) + first_row * in.q_strides.row, in.q_strides.row, rows, shape.width,
+                float(shape.scale), queries);
       copy_rows(grads.grad_out + merged * shape.value_width, out_row, rows, shape.value_width, 1.0f, grad_out);
       std::memset(grad_q, 0, rows * shape.width * sizeof(float));
 
@@ -536,102 +667,113 @@ void backward_unit(const AttentionShape& shape, const AttentionInputs<Number>& i
         deltas[r] = sum(total);
       }
 
-      for (int64_t start = all.begin / kKeyBlock * kKeyBlock; start < all.end; start += kKeyBlock) {
+      const int64_t first_key = all.begin / kKeyBlock * kKeyBlock;
+      Soon soon(blocks_of(rows, tile_height(rows)) * blocks_of(all.end - first_key, kKeyBlock));
+      if (first_row + rows == n_queries && flat_head + 1 < shape.batch * shape.heads) {
+        const int64_t next = flat_head + 1, sentence_of_next = next / shape.heads;
+        const int64_t next_rows = first_queries(shape, next), next_keys = key_count(shape, sentence_of_next);
+        const int64_t next_merged = sentence_of_next * shape.targets * shape.heads + next % shape.heads;
+        soon.add(queries_of(shape, in, next), in.q_strides.row, next_rows, shape.width);
+        soon.add(grads.grad_out + next_merged * shape.value_width, out_row, next_rows, shape.value_width);
+        soon.add(grads.out + next_merged * shape.value_width, out_row, next_rows, shape.value_width);
+        soon.add(keys_of(shape, in, next), in.k_strides.row, next_keys, shape.width);
+        soon.add(values_of(shape, in, next), in.v_strides.row, next_keys, shape.value_width);
+      }
+      for (int64_t start = first_key; start < all.end; start += kKeyBlock) {
         const int64_t count = smaller(kKeyBlock, all.end - start), columns = whole_vectors(count);
         // Rows above `first` and from `last` on see nothing of this block: under a causal mask, half of all rows.
         int64_t first = 0, last = rows;
         while (first < last && within(ranges[first], start, count).end == 0) ++first;
         while (last > first && within(ranges[last - 1], start, count).end == 0) --last;
-        first = first / kTileRows * kTileRows;
-        const int64_t height = last - first;
-        if (height == 0) continue;
+        if (last == first) continue;
         pack(k + start * in.k_strides.row, in.k_strides.row, count, shape.width, keys);
         pack(v + start * in.v_strides.row, in.v_strides.row, count, shape.value_width, values);
         copy_rows(k + start * in.k_strides.row, in.k_strides.row, count, shape.width, 1.0f, key_rows);
-        const Product scores{.a = queries + first * shape.width,
-                             .a_row = shape.width,
-                             .a_step = 1,
-                             .b = keys,
-                             .b_row = kKeyBlock,
-                             .c = weights + first * kKeyBlock,
-                             .c_row = kKeyBlock,
-                             .depth = shape.width,
-                             .fresh = true};
-        multiply(scores, height, columns);
-        const Product grad_weights{.a = grad_out + first * shape.value_width,
-                                   .a_row = shape.value_width,
-                                   .a_step = 1,
-                                   .b = values,
-                                   .b_row = kKeyBlock,
-                                   .c = slopes + first * kKeyBlock,
-                                   .c_row = kKeyBlock,
-                                   .depth = shape.value_width,
-                                   .fresh = true};
-        multiply(grad_weights, height, columns);
-
-        for (int64_t r = first; r < last; ++r) {
-          const int64_t row = first_row + r, at = (flat + r) * shape.sources + start;
-          const KeyRange seen = within(ranges[r], start, count);
-          const RowBias<Number> bias = row_bias(shape, in, sentence, head, row, start);
-          const Vec largest = splat(grads.stats[2 * (flat + r)]), inverse = splat(grads.stats[2 * (flat + r) + 1]);
-          uint32_t words[kKeyBlock];
-          if (shape.drop_below) random_block(shape, flat_head, row, start, words);
-          for (int64_t c = 0; c < columns; c += kLanes) {
-            float* weight_at = weights + r * kKeyBlock + c;
-            float* slope_at = slopes + r * kKeyBlock + c;
-            const VecInt inside = lanes_inside(c, seen);
-            const Vec weight = exp(logits(bias, weights + r * kKeyBlock, c, seen) - largest) * inverse;
-            const Vec keep = shape.drop_below ? kept(words, c, shape.drop_below) : splat(1.0f);
-            Vec slope = load(slope_at) * keep;
-            if (grads.grad_weights && seen.end > c) {
-              slope = slope + load_some(grads.grad_weights + at + c, lanes_left(seen.end - c));
+        const int64_t tall = tile_height(last - first);
+        for (int64_t top = first; top < last; top += tall) {
+          const int64_t height = smaller(tall, last - top);
+          soon.step();
+          multiply({.a = queries + top * shape.width,
+                    .a_row = shape.width,
+                    .a_step = 1,
+                    .b = keys,
+                    .b_row = kKeyBlock,
+                    .c = weights + top * kKeyBlock,
+                    .c_row = kKeyBlock,
+                    .depth = shape.width,
+                    .fresh = true},
+                   height, columns);
+          multiply({.a = grad_out + top * shape.value_width,
+                    .a_row = shape.value_width,
+                    .a_step = 1,
+                    .b = values,
+                    .b_row = kKeyBlock,
+                    .c = slopes + top * kKeyBlock,
+                    .c_row = kKeyBlock,
+                    .depth = shape.value_width,
+                    .fresh = true},
+                   height, columns);
+          for (int64_t r = top; r < top + height; ++r) {
+            const int64_t row = first_row + r, at = (flat + r) * shape.sources + start;
+            const KeyRange seen = within(ranges[r], start, count);
+            const RowBias<Number> bias = row_bias(shape, in, sentence, head, row, start);
+            const Vec largest = splat(grads.stats[2 * (flat + r)]), inverse = splat(grads.stats[2 * (flat + r) + 1]);
+            uint32_t words[kKeyBlock];
+            if (shape.drop_below) random_block(shape, flat_head, row, start, words);
+            for (int64_t c = 0; c < columns; c += kLanes) {
+              float* weight_at = weights + r * kKeyBlock + c;
+              float* slope_at = slopes + r * kKeyBlock + c;
+              const VecInt inside = lanes_inside(c, seen);
+              const Vec weight = exp(logits(bias, weights + r * kKeyBlock, c, seen) - largest) * inverse;
+              const Vec keep = shape.drop_below ? kept(words, c, shape.drop_below) : splat(1.0f);
+              Vec slope = load(slope_at) * keep;
+              if (grads.grad_weights && seen.end > c) {
+                slope = slope + load_some(grads.grad_weights + at + c, lanes_left(seen.end - c));
+              }
+              slope = weight * (slope - splat(deltas[r]));
+              slope = inside ? slope : splat(0.0f);
+              if (grads.grad_bias && seen.end > c && seen.begin < c + kLanes) {
+                store_some(grads.grad_bias + at + c, slope, lanes_left(seen.end - c));
+              }
+              store(weight_at, inside ? weight * keep : splat(0.0f));
+              store(slope_at, slope);
             }
-            slope = weight * (slope - splat(deltas[r]));
-            slope = inside ? slope : splat(0.0f);
-            if (grads.grad_bias && seen.end > c && seen.begin < c + kLanes) {
-              store_some(grads.grad_bias + at + c, slope, lanes_left(seen.end - c));
-            }
-            store(weight_at, inside ? weight * keep : splat(0.0f));
-            store(slope_at, slope);
           }
+          multiply({.a = slopes + top * kKeyBlock,
+                    .a_row = kKeyBlock,
+                    .a_step = 1,
+                    .b = key_rows,
+                    .b_row = shape.width,
+                    .c = grad_q + top * shape.width,
+                    .c_row = shape.width,
+                    .depth = count,
+                    .fresh = false},
+                   height, shape.width);
         }
-
-        const Product to_grad_v{.a = weights + first * kKeyBlock,
-                                .a_row = 1,
-                                .a_step = kKeyBlock,
-                                .b = grad_out + first * shape.value_width,
-                                .b_row = shape.value_width,
-                                .c = grad_v + start * shape.value_width,
-                                .c_row = shape.value_width,
-                                .depth = height,
-                                .fresh = false};
-        multiply(to_grad_v, count, shape.value_width);
-        const Product to_grad_k{.a = slopes + first * kKeyBlock,
-                                .a_row = 1,
-                                .a_step = kKeyBlock,
-                                .b = queries + first * shape.width,
-                                .b_row = shape.width,
-                                .c = grad_k + start * shape.width,
-                                .c_row = shape.width,
-                                .depth = height,
-                                .fresh = false};
-        multiply(to_grad_k, count, shape.width);
-        const Product to_grad_q{.a = slopes + first * kKeyBlock,
-                                .a_row = kKeyBlock,
-                                .a_step = 1,
-                                .b = key_rows,
-                                .b_row = shape.width,
-                                .c = grad_q + first * shape.width,
-                                .c_row = shape.width,
-                                .depth = count,
-                                .fresh = false};
-        multiply(to_grad_q, height, shape.width);
+        multiply({.a = weights + first * kKeyBlock,
+                  .a_row = 1,
+                  .a_step = kKeyBlock,
+                  .b = grad_out + first * shape.value_width,
+                  .b_row = shape.value_width,
+                  .c = grad_v + start * shape.value_width,
+                  .c_row = shape.value_width,
+                  .depth = last - first,
+                  .fresh = false},
+                 count, shape.value_width);
+        multiply({.a = slopes + first * kKeyBlock,
+                  .a_row = 1,
+                  .a_step = kKeyBlock,
+                  .b = queries + first * shape.width,
+                  .b_row = shape.width,
+                  .c = grad_k + start * shape.width,
+                  .c_row = shape.width,
+                  .depth = last - first,
+                  .fresh = false},
+                 count, shape.width);
       }
       write_rows(grad_q, rows, shape.width, float(shape.scale), grads.grad_q + merged * shape.width,
-                 shape.heads * shape.width);
+                 shape.heads * shape.width, q_bytes);
     }
-  }
-  for (int64_t head = kv_head * group; head < (kv_head + 1) * group; ++head) {
     for (int64_t row = n_queries; row < shape.targets; ++row) {
       std::memset(grads.grad_q + ((sentence * shape.targets + row) * shape.heads + head) * shape.width, 0,
                   shape.width * sizeof(Number));
@@ -639,9 +781,10 @@ void backward_unit(const AttentionShape& shape, const AttentionInputs<Number>& i
   }
   const int64_t first_key = sentence * shape.sources * shape.kv_heads + kv_head;
   write_rows(grad_k, shape.sources, shape.width, 1.0f, grads.grad_k + first_key * shape.width,
-             shape.kv_heads * shape.width);
+             shape.kv_heads * shape.width, k_bytes);
   write_rows(grad_v, shape.sources, shape.value_width, 1.0f, grads.grad_v + first_key * shape.value_width,
-             shape.kv_heads * shape.value_width);
+             shape.kv_heads * shape.value_width, k_bytes);
+  finish_streams();
 }
 
 }  // namespace

@@ -167,6 +167,35 @@ SEQKIT_INLINE void store_some(Number* to, Vec value, int count) {
   }
 }
 
+// Whole vectors on their own alignment that go to memory past the caches; finish_streams() before another thread reads.
+SEQKIT_INLINE void stream(float* to, Vec value) {
+#if defined(__AVX512F__)
+  _mm512_stream_ps(to, (__m512)value);
+#elif defined(__AVX2__)
+  _mm256_stream_ps(to, (__m256)value);
+#else
+  store(to, value);
+#endif
+}
+
+template <typename Number>
+SEQKIT_INLINE void stream(Number* to, Vec value) {
+  const VecBits bits = narrow(value, to);
+#if defined(__AVX512F__)
+  _mm256_stream_si256(reinterpret_cast<__m256i*>(to), (__m256i)bits);
+#elif defined(__AVX2__)
+  _mm_stream_si128(reinterpret_cast<__m128i*>(to), (__m128i)bits);
+#else
+  std::memcpy(to, &bits, sizeof bits);
+#endif
+}
+
+SEQKIT_INLINE void finish_streams() {
+#if defined(__AVX2__)
+  _mm_sfence();
+#endif
+}
+
 // a * b + c, rounded once where the machine can.
 SEQKIT_INLINE Vec fma(Vec a, Vec b, Vec c) {
 #if defined(__AVX512F__)

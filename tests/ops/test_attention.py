@@ -124,6 +124,24 @@ def test_attention_and_gradients_equal_the_reference(name: str, T: int, S: int, 
 
 
 @needs_native
+@pytest.mark.parametrize(("dtype", "B"), [(torch.float32, 34), (torch.bfloat16, 67)])
+def test_attention_gradients_too_large_for_the_cache(dtype: torch.dtype, B: int) -> None:
+    """Gradients of more than 2 MiB are written past the caches."""
+    given = operands(33, 32, 64, B=B, H=8, Hkv=8, dtype=dtype)
+    lengths = torch.arange(B) % 33
+    out_grad = draw(B, 8, 33, 64, seed=8)
+
+    def gradients(kind: torch.dtype) -> tuple[Tensor, ...]:
+        leaves = [x.to(kind).requires_grad_() for x in given]
+        out = ops.attention(*leaves, k_lengths=lengths)
+        return torch.autograd.grad((out.double() * out_grad).sum(), leaves)
+
+    for ours, exact in zip(gradients(dtype), gradients(torch.float64), strict=True):
+        assert ours.numel() * ours.element_size() > 2 << 20
+        assert (ours - exact).abs().max() < 3 * max(torch.finfo(dtype).eps, 1e-6) * exact.abs().max()
+
+
+@needs_native
 @pytest.mark.parametrize("name", OPTIONS)
 def test_attention_gradcheck(name: str) -> None:
     leaves = [leaf.requires_grad_() for leaf in operands(3, 4, 2, 3, Hkv=2, dtype=torch.float64)]

@@ -1,19 +1,22 @@
-"""`ops.attention` against torch's scaled_dot_product_attention with a mask, on sentences: CPU time and error.
+"""`ops.attention` against torch's scaled_dot_product_attention, on sentences: CPU time and error.
 
-    python benchmarks/attention.py [--threads 1] [--rounds 15]
+    python benchmarks/attention.py [--threads 1] [--rounds 15] [--only TEXT]
 
 Both run in turns in one process on the same tensors, [B, H, T, Dh] views of [B, T, H, Dh] memory as a projection leaves
 them. A time is the median over the rounds of the process's CPU time; the ratio is torch's over ours, so above 1 we are
 faster. The error is the largest difference from a float64 reference, of the output and of the gradient of q.
 
-In the sentence shapes every second length is short, as after bucketing: torch gets the mask that says so, built before
-the clock starts.
+Every shape runs twice: with all sentences of full length, and with lengths drawn uniformly from S/2 to S (seed 0), one
+of them S. The queries have those lengths too where T equals S, as in self-attention. Torch has no lengths: it gets the
+mask that says so, built before the clock starts, in the form that is fastest for it, which is measured first: boolean,
+of its numbers, or `is_causal` where that is all there is to say.
 """
 
 import argparse
 import statistics
 import time
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -29,13 +32,18 @@ SHAPES = [
     (64, 8, 30, 30, 64, True),
     (64, 8, 60, 60, 32, False),
     (64, 8, 60, 60, 64, True),
+    (64, 8, 64, 64, 64, False),
     (64, 8, 25, 30, 64, False),
     (320, 8, 1, 30, 64, False),
-    (2, 8, 512, 512, 64, True),
+    (8, 8, 512, 512, 64, False),
+    (8, 8, 512, 512, 64, True),
 ]
+MILLISECONDS = 20  # of torch's time that are measured at once
+
+Run = Callable[[], object]
 
 
-def clock(run: Callable[[], object], repeats: int) -> float:
+def clock(run: Run, repeats: int) -> float:
     """CPU milliseconds a call."""
     begin = time.process_time()
     for _ in range(repeats):
@@ -43,67 +51,99 @@ def clock(run: Callable[[], object], repeats: int) -> float:
     return (time.process_time() - begin) / repeats * 1e3
 
 
-def compare(ours: Callable[[], object], peer: Callable[[], object], rounds: int) -> tuple[float, float]:
-    """Median CPU milliseconds of both, in turns."""
-    repeats = max(1, int(20 / max(clock(peer, 2), 1e-3)))
-    pairs = [(clock(ours, repeats), clock(peer, repeats)) for _ in range(rounds)]
-    return statistics.median(a for a, _ in pairs), statistics.median(b for _, b in pairs)
+def medians(runs: list[Run], rounds: int) -> list[float]:
+    """Median CPU milliseconds of each, in turns."""
+    repeats = max(1, int(MILLISECONDS / max(clock(runs[-1], 2), 1e-3)))
+    times = [[clock(run, repeats) for run in runs] for _ in range(rounds)]
+    return [statistics.median(column) for column in zip(*times, strict=True)]
 
 
-def lengths_of(B: int, S: int) -> Tensor:
-    return torch.tensor([S if b % 2 == 0 else max(1, S * 4 // 5) for b in range(B)])
+def draw_lengths(B: int, S: int) -> Tensor:
+    lengths = torch.randint((S + 1) // 2, S + 1, (B,), generator=torch.Generator().manual_seed(0))
+    lengths[0] = S
+    return lengths
+
+
+def forward(attend: Callable[..., Tensor], leaves: list[Tensor]) -> Run:
+    def run() -> object:
+        with torch.inference_mode():
+            return attend(*leaves)
+
+    return run
+
+
+def training(attend: Callable[..., Tensor], leaves: list[Tensor], grad: Tensor) -> Run:
+    return lambda: torch.autograd.grad(attend(*leaves), leaves, grad)
+
+
+def compare(
+    B: int, H: int, T: int, S: int, D: int, causal: bool, padded: bool, dtype: torch.dtype, rounds: int
+) -> None:
+    """Prints one row of the table."""
+    torch.manual_seed(0)
+    leaves = [torch.randn(B, n, H, D).to(dtype).transpose(1, 2).requires_grad_() for n in (T, S, S)]
+    grad = torch.randn(B, T, H, D).transpose(1, 2)
+    lengths = draw_lengths(B, S) if padded else None
+    counted = torch.ones(B, 1, T, 1)
+    seen = torch.ones(1, 1, 1, S, dtype=torch.bool)
+    if causal:
+        seen = seen & torch.ones(T, S, dtype=torch.bool).tril(S - T)
+    if lengths is not None:
+        seen = seen & (torch.arange(S) < lengths[:, None])[:, None, None]
+        if T == S:
+            counted = (torch.arange(T) < lengths[:, None])[:, None, :, None].float()
+    grad = (grad * counted).to(dtype)  # the loss does not look at padding
+
+    def ours(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return ops.attention(q, k, v, q_lengths=lengths if T == S else None, k_lengths=lengths, causal=causal)
+
+    def torch_with(**mask: Any) -> Callable[..., Tensor]:
+        return lambda *leaves: F.scaled_dot_product_attention(*leaves, **mask)
+
+    numbers = torch.zeros(seen.shape, dtype=torch.float64).masked_fill(~seen, -torch.inf)
+    peers = [torch_with(attn_mask=seen), torch_with(attn_mask=numbers.to(dtype))]
+    if not padded:
+        peers.append(torch_with(is_causal=causal))
+
+    exact = [leaf.detach().double().requires_grad_() for leaf in leaves]
+    truth = torch_with(attn_mask=numbers)(*exact) * counted
+    slope = torch.autograd.grad(truth, exact, grad.double())[0]
+    errors = []
+    for attend in (ours, peers[0]):
+        out = attend(*leaves)
+        slopes = torch.autograd.grad(out, leaves, grad)[0]
+        errors.append(f"{(out * counted - truth).abs().max():.0e}, {(slopes - slope).abs().max():.0e}")
+
+    cells = []
+    for wrap in (forward, lambda attend, leaves: training(attend, leaves, grad)):
+        runs = [wrap(peer, leaves) for peer in peers]
+        tries = medians(runs, 3)
+        mine, theirs = medians([wrap(ours, leaves), runs[tries.index(min(tries))]], rounds)
+        cells.append(f"{mine:10.3f} {theirs:6.3f} {theirs / mine:5.2f}")
+    kind = str(dtype).removeprefix("torch.")
+    print(
+        f"{B:4} {H:2} {T:4} {S:4} {D:3} {'causal' if causal else '':6} {'lengths' if padded else '':7} {kind:8}"
+        f" | {cells[0]} |  {cells[1]} | {errors[0]} / {errors[1]}",
+        flush=True,
+    )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--only", default="", metavar="TEXT", help="run the shapes that read so, as in 64x8x30x30x64")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    torch.manual_seed(0)
     print(f"torch {torch.__version__}, {arguments.threads} thread(s), backend {ops.backend('attention')}")
-    print("   B  H    T    S  Dh causal | forward ms  torch  ratio | +backward ms  torch  ratio | error ours / torch")
-    for B, H, T, S, D, causal in SHAPES:
-        q, k, v = (torch.randn(B, n, H, D).transpose(1, 2).requires_grad_() for n in (T, S, S))
-        lengths = lengths_of(B, S)
-        seen = (torch.arange(S) < lengths[:, None])[:, None, None]
-        if causal:
-            seen = seen & torch.ones(T, S, dtype=torch.bool).tril(S - T)
-        mask = torch.zeros(seen.shape).masked_fill(~seen, -torch.inf)
-        grad = torch.randn(B, T, H, D).transpose(1, 2)
-        leaves = (q, k, v)
-
-        def ours(q: Tensor, k: Tensor, v: Tensor, lengths: Tensor = lengths, causal: bool = causal) -> Tensor:
-            return ops.attention(q, k, v, k_lengths=lengths, causal=causal)
-
-        def peer(q: Tensor, k: Tensor, v: Tensor, mask: Tensor = mask) -> Tensor:
-            return F.scaled_dot_product_attention(q, k, v, attn_mask=mask.to(q.dtype))
-
-        def forward(f: Callable[..., Tensor], leaves: tuple[Tensor, ...] = leaves) -> Callable[[], object]:
-            def run() -> object:
-                with torch.inference_mode():
-                    return f(*leaves)
-
-            return run
-
-        def both(
-            f: Callable[..., Tensor], leaves: tuple[Tensor, ...] = leaves, grad: Tensor = grad
-        ) -> Callable[[], object]:
-            return lambda: torch.autograd.grad(f(*leaves), leaves, grad)
-
-        exact = tuple(leaf.detach().double().requires_grad_() for leaf in leaves)
-        truth = peer(*exact)
-        slope = torch.autograd.grad(truth, exact, grad.double())[0]
-        errors = []
-        for f in (ours, peer):
-            out = f(*leaves)
-            slopes = torch.autograd.grad(out, leaves, grad)[0]
-            errors.append(f"{(out - truth).abs().max():.0e}, {(slopes - slope).abs().max():.0e}")
-        one, two = (compare(kind(ours), kind(peer), arguments.rounds) for kind in (forward, both))
-        print(
-            f"{B:4} {H:2} {T:4} {S:4} {D:3} {causal!s:6} | {one[0]:10.3f} {one[1]:6.3f} {one[1] / one[0]:6.2f} |"
-            f" {two[0]:12.3f} {two[1]:6.3f} {two[1] / two[0]:6.2f} | {errors[0]} / {errors[1]}"
-        )
+    print(f"{'   B  H    T    S  Dh mask           dtype':45} | forward ms  torch ratio", end="")
+    print(" | training ms  torch ratio | error ours / torch")
+    for dtype in (torch.float32, torch.bfloat16):
+        for shape in SHAPES:
+            if arguments.only not in "x".join(map(str, shape[:5])):
+                continue
+            for padded in (False, True):
+                compare(*shape, padded, dtype, arguments.rounds)
 
 
 if __name__ == "__main__":

@@ -4,21 +4,39 @@ The kernels (csrc/attention) run forward and backward, on the CPU in float32, fl
 all but float64 and up to a head width of 256; the rest, and an `alibi_slopes` that wants a gradient, runs
 `attention_reference`. Numbers of 16 bits are converted as they are read and written; sums and the softmax are float32.
 On the CPU a row of the result depends on its own query and the keys it sees, to the last bit: not on padding, on the
-other rows, on the batch or on threads.
+other rows, on the batch or on threads. One case is exempt: long rows of bfloat16 on a CPU whose matrix unit makes torch
+faster run torch's own attention, unless the backend is `native`.
 
 The autograd node is a `torch.autograd.Function`, because `register_autograd` costs 39 µs a call against its 16.
 """
 
+import math
 from typing import Any, Literal, TypedDict, Unpack, overload
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
 
 from seqkit.errors import InputError
 from seqkit.ops import library
 from seqkit.ops.arguments import check_range, check_tensors, indices
+
+# torch's own attention multiplies bfloat16 with AMX, the matrix unit of some CPUs; ours computes in float32. From this
+# many positions times head width on it is the faster one, by (training, causal, padded): measured on one core with
+# benchmarks/attention.py's clock, B S = 1024, H 4, Dh 32 to 128, S 64 to 1024. At the crossing torch over ours is 0.7
+# to 1.0 forward and 0.8 to 1.0 in training; half as far it is 1.0 to 1.7. Float32 and float16 are faster here.
+FASTER_IN_TORCH = {
+    (False, False, False): 4096,
+    (False, False, True): 16384,
+    (False, True, False): 4096,
+    (False, True, True): 131072,
+    (True, False, False): 32768,
+    (True, False, True): 65536,
+    (True, True, False): 131072,
+}
+HAS_AMX = bool(getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)())
 
 WIDEST_ON_CUDA = 256  # kWidestCuda in csrc/attention/attention.h
 
@@ -82,6 +100,37 @@ def attention_reference(
     weights = torch.softmax(logits.masked_fill(~shown, lowest), dim=-1)
     weights = weights.masked_fill(~(seen & shown.any(dim=-1, keepdim=True)), 0.0)
     return torch.dropout(weights, dropout_p, True) @ v, weights
+
+
+def _by_torch(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    q_lengths: Tensor | None,
+    k_lengths: Tensor | None,
+    causal: bool,
+    scale: float,
+) -> Tensor:
+    """The output of torch's own attention, for as many queries as keys."""
+    if q_lengths is None and k_lengths is None:
+        return F.scaled_dot_product_attention(q, k, v, is_causal=causal, scale=scale)
+    positions = torch.arange(q.shape[2], device=q.device)
+    mask = answered = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=q.device)
+    if k_lengths is not None:
+        check_range("ops.attention", "k_lengths", k_lengths, 0, k.shape[2])
+        some = k_lengths[:, None, None, None]  # B 1 1 1
+        counts = positions < some  # B 1 1 S
+        k, v = (x.masked_fill(~counts.transpose(2, 3), 0.0) for x in (k, v))  # what stands in the padding may be NaN
+        mask = counts | (some == 0)  # a row without keys would give NaN; it is cleared below
+        answered = some > 0
+    if q_lengths is not None:
+        check_range("ops.attention", "q_lengths", q_lengths, 0, q.shape[2])
+        answered = answered & (positions[:, None] < q_lengths[:, None, None, None])  # B 1 T 1
+        q = q.masked_fill(~answered, 0.0)
+    if causal:
+        mask = mask & (positions <= positions[:, None])
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale).masked_fill(~answered, 0.0)
 
 
 class _Attention(torch.autograd.Function):
@@ -297,6 +346,21 @@ def attention(
             )
     else:
         q, k, v = _rows(q, dtype), _rows(k, dtype), _rows(v, dtype)
+        plain = window is None and bias is None and alibi_slopes is None and dropout_p == 0.0 and not return_weights
+        training = torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad)
+        kind = (training, causal, q_lengths is not None or k_lengths is not None)
+        if (
+            HAS_AMX
+            and plain
+            and dtype == torch.bfloat16
+            and q.device.type == "cpu"
+            and library.may_choose()
+            and T == S
+            and k.shape[1] == H
+            and S * max(Dh, v.shape[3]) >= FASTER_IN_TORCH.get(kind, math.inf)
+        ):
+            with torch.autocast("cpu", enabled=False):
+                return _by_torch(q, k, v, q_lengths=q_lengths, k_lengths=k_lengths, causal=causal, scale=scale)
         if bias is not None:
             bias = _rows(bias, dtype).expand(B, H, T, S)
         if alibi_slopes is not None:

@@ -25,7 +25,10 @@ DEVICES = ("cpu", "cuda")
 # The name of each operator's kernel in the dispatcher, and what the kernel covers; the rest runs on the reference.
 OPERATORS = {
     "additive_attention": ("additive_attention", "float32, float64, bfloat16 and float16, forward and backward"),
-    "attention": ("attention_forward", "float32, float64, bfloat16 and float16, forward and backward"),
+    "attention": (
+        "attention_forward",
+        "float32, float64, bfloat16 and float16, forward and backward; long bfloat16 by torch where the CPU has AMX",
+    ),
     "batched_nms": ("nms_mask", "float32, on the CPU float64 too"),
     "beam_step": ("beam_step", "float32; on CUDA float16 and bfloat16 too"),
     "box_iou": ("box_iou", "float32, on the CPU float64 too, without gradient"),
@@ -125,6 +128,11 @@ def backend(op: str, device: torch.device | str = "cpu") -> str:
             f"ops.{op}: the backend must be built to be `native`, got none for {kind}: {_why_not(op, kind)}"
         )
     return "reference"
+
+
+def may_choose() -> bool:
+    """Whether an operator may run what is fastest, torch's own included: the choice is `auto`."""
+    return _choice == "auto"
 
 
 def runs_kernel(op: str, *tensors: torch.Tensor | None) -> bool:

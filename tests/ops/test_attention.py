@@ -1,5 +1,6 @@
 """`ops.attention`: the definition, its gradients, and rows that see nothing but their own query and keys."""
 
+import importlib
 import itertools
 import math
 import os
@@ -354,6 +355,39 @@ def test_attention_under_autocast_and_in_half_precision() -> None:
         half.float().sum().backward()
         assert half.dtype == torch.bfloat16
         assert all(leaf.grad is not None and leaf.grad.dtype == dtype for leaf in leaves)
+
+
+@needs_native
+@pytest.mark.parametrize("lengths", [(), ("q_lengths", "k_lengths"), ("k_lengths",)])
+@pytest.mark.parametrize("causal", [False, True])
+def test_attention_by_torch_where_it_is_faster(
+    causal: bool, lengths: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a matrix unit long bfloat16 rows go to torch: the same output and gradients, and no more NaN than ours."""
+    module = importlib.import_module("seqkit.ops.attention")
+    monkeypatch.setattr(module, "HAS_AMX", True)
+    monkeypatch.setattr(module, "FASTER_IN_TORCH", dict.fromkeys(itertools.product((True, False), repeat=3), 0))
+    S = 12
+    q, k, v = (x.detach() for x in operands(S, S, 8, dtype=torch.bfloat16))
+    options = {name: torch.tensor([S, 5, 0]) for name in lengths}
+    if options:  # what stands in the padding may be anything
+        k[1, :, 5:], v[1, :, 5:], v[2] = math.nan, math.nan, math.nan
+    leaves = [x.requires_grad_() for x in (q, k, v)]
+    called = []
+    spied = module._by_torch
+    monkeypatch.setattr(module, "_by_torch", lambda *given, **named: called.append(1) or spied(*given, **named))
+    got = ops.attention(*leaves, causal=causal, **options)
+    grads = torch.autograd.grad(got.float().square().sum(), leaves)
+    assert called == [1]
+    with library.use_backend("native"):
+        wanted = ops.attention(*leaves, causal=causal, **options)
+        wanted_grads = torch.autograd.grad(wanted.float().square().sum(), leaves)
+    assert called == [1]
+    for mine, ours in zip((got, *grads), (wanted, *wanted_grads), strict=True):
+        assert mine.shape == ours.shape
+        torch.testing.assert_close(mine, ours, rtol=5e-2, atol=5e-2)
+    with pytest.raises(RuntimeError, match="k_lengths must be from 0 to 12, got 13"):
+        ops.attention(*leaves, causal=causal, k_lengths=torch.tensor([13, 1, 1]))
 
 
 HALVES = (torch.bfloat16, torch.float16)

@@ -8,6 +8,7 @@ from seqkit.ops.additive_attention import additive_attention, additive_attention
 from seqkit.ops.attention import attention, attention_reference
 from seqkit.ops.beam_step import BeamState, beam_step, beam_step_reference, mean_log_softmax
 from seqkit.ops.crf import crf_decode, crf_decode_reference, crf_log_likelihood, crf_log_likelihood_reference
+from seqkit.ops.ctc_loss import ctc_loss, ctc_loss_from_logits, ctc_loss_reference
 from seqkit.ops.decode_attention import (
     cross_attention_decode,
     cross_attention_decode_reference,
@@ -47,6 +48,9 @@ __all__ = [
     "crf_log_likelihood_reference",
     "cross_attention_decode",
     "cross_attention_decode_reference",
+    "ctc_loss",
+    "ctc_loss_from_logits",
+    "ctc_loss_reference",
     "decode_attention",
     "decode_attention_reference",
     "extend_ancestry",

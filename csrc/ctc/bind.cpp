@@ -183,6 +183,29 @@ Tensor backward(const Tensor& grad_losses, const Tensor& frames, const Tensor& t
   return grad;
 }
 
+template <typename Number>
+void run_align(const Call& call, Tensor& labels, Tensor& scores) {
+  const CtcInputs<Number> in = inputs<Number>(call);
+  const CtcAlignment<Number> out{.labels = mutable_data<int64_t>(labels),
+                                 .scores = mutable_data<RealOf<Number>>(scores)};
+  if constexpr (std::is_void_v<Number>) {
+    STD_TORCH_CHECK(false, call.where, ": the CUDA kernel must be built, got a build without it");
+  } else {
+    in_parallel(in.batch, in.times * (in.width + 1),
+                [&](int64_t begin, int64_t end) { ctc_align<Number>(in, out, begin, end); });
+  }
+}
+
+std::tuple<Tensor, Tensor> align(const Tensor& frames, const Tensor& targets, const Tensor& input_lengths,
+                                 const Tensor& target_lengths, int64_t blank, bool batch_first) {
+  const Call call{"viterbi_align", frames, targets, input_lengths, target_lengths, blank, batch_first};
+  check(call);
+  Tensor labels = torch::stable::new_empty(frames, {call.batch(), call.times()}, ScalarType::Long);
+  Tensor scores = torch::stable::new_empty(frames, {call.batch()}, call.real());
+  SEQKIT_PICK_RUN(run_align, frames)(call, labels, scores);
+  return {labels, scores};
+}
+
 }  // namespace
 }  // namespace seqkit
 
@@ -194,9 +217,13 @@ SEQKIT_LIBRARY(library) {
       "ctc_loss_backward(Tensor grad_losses, Tensor frames, Tensor targets, Tensor input_lengths, "
       "Tensor target_lengths, int blank, bool batch_first, bool zero_infinity, Tensor losses, Tensor? normalizers, "
       "Tensor occupancy) -> Tensor");
+  library.def(
+      "viterbi_align(Tensor frames, Tensor targets, Tensor input_lengths, Tensor target_lengths, int blank, "
+      "bool batch_first) -> (Tensor, Tensor)");
 }
 
 SEQKIT_LIBRARY_IMPL(CPU, library) {
   library.impl("ctc_loss", TORCH_BOX(&seqkit::forward));
   library.impl("ctc_loss_backward", TORCH_BOX(&seqkit::backward));
+  library.impl("viterbi_align", TORCH_BOX(&seqkit::align));
 }

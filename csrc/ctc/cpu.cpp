@@ -16,6 +16,8 @@ SEQKIT_DECLARE_LEVELS(ctc_lattice,
                       (const CtcInputs<float>& in, const CtcOutputs<float>& out, int64_t sentence, float* scratch));
 SEQKIT_DECLARE_LEVELS(ctc_gradient,
                       (const CtcInputs<float>& in, const CtcGradients<float>& grads, int64_t sentence, int64_t t));
+SEQKIT_DECLARE_LEVELS(ctc_align,
+                      (const CtcInputs<float>& in, const CtcAlignment<float>& out, int64_t sentence, float* scratch));
 
 namespace {
 
@@ -30,14 +32,14 @@ double log_add(double a, double b) {
 // The states of a sentence in a row: blank 0, label 0, blank 1, ..., blank L.
 struct Lattice {
   const CtcInputs<double>& in;
-  const CtcOutputs<double>& out;
+  const double* normalizers;  // or null
   int64_t sentence;
   const int64_t* labels = in.targets + sentence * in.width;
   int64_t times = in.input_lengths[sentence], length = in.target_lengths[sentence], states = 2 * length + 1;
 
   double emission(int64_t t, int64_t state) const {
     const double* row = in.frames + t * in.frame_stride + sentence * in.sentence_stride;
-    const double normalizer = out.normalizers ? out.normalizers[sentence * in.times + t] : 0.0;
+    const double normalizer = normalizers ? normalizers[sentence * in.times + t] : 0.0;
     return row[state % 2 ? labels[state / 2] : in.blank] - normalizer;
   }
 
@@ -45,8 +47,7 @@ struct Lattice {
   bool may_skip(int64_t state) const { return state % 2 && state >= 3 && labels[state / 2] != labels[state / 2 - 1]; }
 };
 
-void one_sentence(const Lattice& on) {
-  const auto& out = on.out;
+void add_up(const Lattice& on, const CtcOutputs<double>& out) {
   out.losses[on.sentence] = -kNothing;
   if (on.length > on.times) return;
   std::vector<double> alpha(static_cast<size_t>((on.times + 1) * on.states), kNothing);
@@ -89,6 +90,35 @@ void one_sentence(const Lattice& on) {
   }
 }
 
+void align(const Lattice& on, const CtcAlignment<double>& out) {
+  int64_t* labels = out.labels + on.sentence * on.in.times;
+  std::fill_n(labels, on.in.times, -1);
+  out.scores[on.sentence] = kNothing;
+  if (on.length > on.times) return;
+  std::vector<int64_t> came_by(static_cast<size_t>(on.times * on.states));  // how many states a path moved up
+  std::vector<double> best(static_cast<size_t>(on.states), kNothing);
+  best[0] = 0.0;
+  for (int64_t t = 0; t < on.times; ++t) {
+    for (int64_t s = on.states - 1; s >= 0; --s) {  // downwards: what stands below is still of the frame before
+      double& score = best[static_cast<size_t>(s)];
+      int64_t& moved = came_by[static_cast<size_t>(t * on.states + s)];
+      for (int64_t by = 1; by <= (on.may_skip(s) ? 2 : 1) && by <= s; ++by) {
+        const double other = best[static_cast<size_t>(s - by)];
+        if (other > score) score = other, moved = by;
+      }
+      score += on.emission(t, s);
+    }
+  }
+  int64_t state = on.states - 1;
+  if (on.length && best[static_cast<size_t>(state - 1)] > best[static_cast<size_t>(state)]) state -= 1;
+  out.scores[on.sentence] = best[static_cast<size_t>(state)];
+  if (out.scores[on.sentence] == kNothing) return;
+  for (int64_t t = on.times - 1; t >= 0; --t) {
+    labels[t] = state % 2 ? on.labels[state / 2] : on.in.blank;
+    state -= came_by[static_cast<size_t>(t * on.states + state)];
+  }
+}
+
 // Memory for whole vectors: one that crosses a cache line is read twice.
 class Scratch {
  public:
@@ -103,6 +133,22 @@ class Scratch {
   static constexpr std::align_val_t kLine{64};
   float* data_;
 };
+
+// The most frames and whole vectors of labels that a sentence with a path has.
+struct Most {
+  int64_t times, lanes;
+};
+
+Most most_of(const CtcInputs<float>& in, int64_t begin, int64_t end) {
+  Most most{0, 16};
+  for (int64_t sentence = begin; sentence < end; ++sentence) {
+    const int64_t length = in.target_lengths[sentence];
+    if (length > in.input_lengths[sentence]) continue;
+    most.times = std::max(most.times, in.input_lengths[sentence]);
+    most.lanes = std::max(most.lanes, (length + 16) / 16 * 16);
+  }
+  return most;
+}
 
 // What the lattice of a sentence leaves: no occupancy in its padding, and none at all without a path.
 template <typename Number>
@@ -152,7 +198,7 @@ void ctc_normalizers(const CtcInputs<double>& in, const CtcOutputs<double>& out,
 template <>
 void ctc_lattice(const CtcInputs<double>& in, const CtcOutputs<double>& out, int64_t begin, int64_t end) {
   for (int64_t sentence = begin; sentence < end; ++sentence) {
-    one_sentence({in, out, sentence});
+    add_up({in, out.normalizers, sentence}, out);
     clear_unoccupied(in, out, sentence);
   }
 }
@@ -196,16 +242,9 @@ void ctc_normalizers(const CtcInputs<float>& in, const CtcOutputs<float>& out, i
 template <>
 void ctc_lattice(const CtcInputs<float>& in, const CtcOutputs<float>& out, int64_t begin, int64_t end) {
   const auto one = SEQKIT_PICK_LEVEL(ctc_lattice);
-  int64_t longest = 0, widest = 0;
-  for (int64_t sentence = begin; sentence < end; ++sentence) {
-    const int64_t length = in.target_lengths[sentence];
-    if (length > in.input_lengths[sentence]) continue;
-    longest = std::max(longest, in.input_lengths[sentence]);
-    widest = std::max(widest, length);
-  }
+  const auto [longest, lanes] = most_of(in, begin, end);
   // Whole vectors of labels: three of indices and masks, a row of four before the first frame and one behind the last,
   // and for each frame the log-probabilities and a row of four.
-  const int64_t lanes = (widest + 16) / 16 * 16;
   const Scratch scratch(lanes * (3 + 4 + 4 + (out.occupancy ? 5 * longest : 1)));
   for (int64_t sentence = begin; sentence < end; ++sentence) {
     one(in, out, sentence, scratch.get());
@@ -220,6 +259,19 @@ void ctc_gradient(const CtcInputs<float>& in, const CtcGradients<float>& grads, 
     const Place at = place_of(in, frame);
     one_frame(in, grads, at.sentence, at.t);
   }
+}
+
+template <>
+void ctc_align(const CtcInputs<double>& in, const CtcAlignment<double>& out, int64_t begin, int64_t end) {
+  for (int64_t sentence = begin; sentence < end; ++sentence) align({in, nullptr, sentence}, out);
+}
+
+template <>
+void ctc_align(const CtcInputs<float>& in, const CtcAlignment<float>& out, int64_t begin, int64_t end) {
+  const auto one = SEQKIT_PICK_LEVEL(ctc_align);
+  const auto [longest, lanes] = most_of(in, begin, end);
+  const Scratch scratch(lanes * (4 + (longest + 3) / 4));  // four rows of floats and a byte for each frame
+  for (int64_t sentence = begin; sentence < end; ++sentence) one(in, out, sentence, scratch.get());
 }
 
 }  // namespace seqkit

@@ -68,6 +68,15 @@ struct CtcGradients {
   Number* grad;  // as the frames
 };
 
+// The most probable alignment: as alpha with the maximum for the sum. Of equal ways to a state the one that stays wins,
+// then the one from the state before, then the skip; of equal ends the blank.
+template <typename Number>
+struct CtcAlignment {
+  using Real = RealOf<Number>;
+  int64_t* labels;  // [B, T], the blank included; -1 beyond the length and where there is no alignment
+  Real* scores;     // [B], the log-probability; -infinity where there is none
+};
+
 // Frames [begin, end) of B * T. Comes before the lattice, which reads the normalizers.
 template <typename Number>
 void ctc_normalizers(const CtcInputs<Number>& in, const CtcOutputs<Number>& out, int64_t begin, int64_t end);
@@ -79,5 +88,9 @@ void ctc_lattice(const CtcInputs<Number>& in, const CtcOutputs<Number>& out, int
 // Frames [begin, end) of B * T.
 template <typename Number>
 void ctc_gradient(const CtcInputs<Number>& in, const CtcGradients<Number>& grads, int64_t begin, int64_t end);
+
+// Sentences [begin, end).
+template <typename Number>
+void ctc_align(const CtcInputs<Number>& in, const CtcAlignment<Number>& out, int64_t begin, int64_t end);
 
 }  // namespace seqkit

@@ -12,6 +12,7 @@
 
 namespace {
 
+using seqkit::CtcAlignment;
 using seqkit::CtcGradients;
 using seqkit::CtcInputs;
 using seqkit::CtcOutputs;
@@ -335,6 +336,63 @@ void SEQKIT_AT_LEVEL(ctc_gradient)(const CtcInputs<float>& in, const CtcGradient
   const int64_t* labels = in.targets + sentence * in.width;
   to[in.blank] -= slope * occupancy[0];
   for (int64_t i = 0; i < in.target_lengths[sentence]; ++i) to[labels[i]] -= slope * occupancy[1 + i];
+}
+
+// Scratch: `lanes` is L + 1 in whole vectors. Indices, a mask, the two rows of scores, and for each frame a byte a
+// lane: which way its label came, 0 to 2 as in ctc.h, and 4 where its blank came from the label before.
+void SEQKIT_AT_LEVEL(ctc_align)(const CtcInputs<float>& in, const CtcAlignment<float>& out, int64_t sentence,
+                                float* scratch) {
+  typedef uint8_t Bytes __attribute__((vector_size(kLanes)));
+  const int64_t times = in.input_lengths[sentence], length = in.target_lengths[sentence];
+  const int64_t lanes = (length + kLanes) / kLanes * kLanes;
+  const int64_t* targets = in.targets + sentence * in.width;
+  int64_t* labels = out.labels + sentence * in.times;
+  for (int64_t t = 0; t < in.times; ++t) labels[t] = -1;
+  out.scores[sentence] = -__builtin_inff();
+  if (length > times) return;
+  float *indices = scratch, *may_skip = indices + lanes, *blanks = may_skip + lanes, *ends = blanks + lanes;
+  uint8_t* ways = reinterpret_cast<uint8_t*>(ends + lanes);
+  for (int64_t i = 0; i < lanes; ++i) {
+    store_int(indices + i, i < length ? int32_t(targets[i]) : -1);
+    store_int(may_skip + i, i > 0 && i < length && targets[i] != targets[i - 1] ? -1 : 0);
+    blanks[i] = i ? -__builtin_inff() : 0.0f;
+    ends[i] = -__builtin_inff();
+  }
+
+  const float* frame = in.frames + sentence * in.sentence_stride;
+  for (int64_t t = 0; t < times; ++t, frame += in.frame_stride) {
+    if (t + kAhead < times) prefetch(frame + kAhead * in.frame_stride, targets, length, in.classes);
+    const Vec y_blank = splat(frame[in.blank]), none = splat(-__builtin_inff());
+    Vec below = none;
+    for (int64_t v = 0; v < lanes; v += kLanes) {
+      const Vec blank = load(blanks + v), label = load(ends + v), previous = moved_up(label, below);
+      below = label;
+      const VecInt from_label = previous > blank, step = blank > label;
+      const Vec stepped = step ? blank : label, skipping = load_ints(may_skip + v) ? previous : none;
+      const VecInt skip = skipping > stepped;
+      store(blanks + v, (from_label ? previous : blank) + y_blank);
+      store(ends + v, (skip ? skipping : stepped) + gathered(frame, load_ints(indices + v)));
+      const VecInt way = (from_label & 4) | (skip ? VecInt{} + 2 : step & 1);
+      const Bytes bytes = __builtin_convertvector(way, Bytes);
+      std::memcpy(ways + t * lanes + v, &bytes, sizeof bytes);
+    }
+  }
+
+  bool on_label = length > 0 && ends[length - 1] > blanks[length];
+  int64_t i = on_label ? length - 1 : length;
+  out.scores[sentence] = on_label ? ends[i] : blanks[i];
+  if (out.scores[sentence] == -__builtin_inff()) return;
+  for (int64_t t = times - 1; t >= 0; --t) {
+    labels[t] = on_label ? targets[i] : in.blank;
+    const uint8_t way = ways[t * lanes + i];
+    if (on_label) {
+      on_label = (way & 3) != 1;
+      i -= (way & 3) == 2;
+    } else if (way & 4) {
+      on_label = true;
+      i -= 1;
+    }
+  }
 }
 
 }  // namespace seqkit

@@ -29,6 +29,7 @@ from seqkit.ops.nms import (
     soft_nms_reference,
 )
 from seqkit.ops.recurrent import gru_cell, gru_cell_reference, lstm_cell, lstm_cell_reference
+from seqkit.ops.viterbi_align import viterbi_align, viterbi_align_reference
 
 __all__ = [
     "BeamState",
@@ -68,4 +69,6 @@ __all__ = [
     "soft_nms",
     "soft_nms_reference",
     "use_backend",
+    "viterbi_align",
+    "viterbi_align_reference",
 ]

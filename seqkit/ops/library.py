@@ -43,6 +43,7 @@ OPERATORS = {
     "lstm_cell": ("lstm_cell", "float32 without gradient"),
     "nms": ("nms_mask", "float32, on the CPU float64 too"),
     "soft_nms": ("soft_nms", "float32 and float64"),
+    "viterbi_align": ("viterbi_align", "float32, float64, bfloat16 and float16 without gradient"),
 }
 
 

@@ -19,6 +19,7 @@ A table goes to stdout, everything to the JSON file. Exit code 1 if a result is 
 from __future__ import annotations
 
 import argparse
+import functools
 import itertools
 import json
 import shutil
@@ -215,15 +216,51 @@ def box_cases(tiny: bool) -> Iterator[Case]:
 
         floats = (torch.float32,)
         yield Case(f"nms, batched_nms and box_iou {N}", [boxes.double(), scores.double()], suppress, dtypes=floats)
+def ctc_cases(tiny: bool) -> Iterator[Case]:
+    for T, B, C, S in [(9, 2, 7, 3), *([] if tiny else [(200, 5, 1000, 40), (60, 8, 77, 12)])]:
+        targets, target_lengths = torch.randint(1, C, (B, S)), torch.randint(0, S + 1, (B,))
+        target_lengths[0] = min(S, T // 2)
+        input_lengths, slopes = torch.randint(T // 2, T + 1, (B,)), draw(B)
+        rest = targets, input_lengths, target_lengths.minimum(input_lengths // 2)
+
+        def call(
+            frames: Tensor,
+            f: Callable[..., Tensor],
+            rest: tuple[Tensor, ...] = rest,
+            slopes: Tensor = slopes,
+        ) -> list[Tensor]:
+            def losses(leaf: Tensor) -> tuple[Tensor]:
+                return (f(leaf, *(x.to(leaf.device) for x in rest), reduction="none"),)
+
+            return with_gradients(losses, [frames], [slopes])
+
+        for f in (ops.ctc_loss, ops.ctc_loss_from_logits):
+            frames = draw(T, B, C) if f is ops.ctc_loss_from_logits else draw(T, B, C).log_softmax(dim=-1)
+            yield Case(f"{f.__name__} {T}x{B}x{C}x{S}", [frames], functools.partial(call, f=f), n_gradients=1)
+
+
+def align_cases(tiny: bool) -> Iterator[Case]:
+    for B, T, C, S in [(2, 9, 7, 3), *([] if tiny else [(5, 200, 1000, 40), (2, 1300, 30, 1100)])]:
+        given = torch.randint(1, C, (B, S)), torch.randint(T // 2, T + 1, (B,)), torch.randint(0, S // 2 + 1, (B,))
+
+        def call(log_probs: Tensor, given: tuple[Tensor, ...] = given) -> list[Tensor]:
+            # The path itself may differ where rounding makes a tie: its score may not.
+            labels, scores = ops.viterbi_align(log_probs, *(x.to(log_probs.device) for x in given))
+            own = log_probs.gather(2, labels.clamp(min=0)[..., None])[..., 0].double() * (labels >= 0)
+            return [own.sum(dim=1), scores]
+
+        yield Case(f"viterbi_align {B}x{T}x{C}x{S}", [draw(B, T, C).log_softmax(dim=-1)], call)
 
 
 CASES = {
     "attention": attention_cases,
     "additive_attention": additive_cases,
+    "ctc_loss": ctc_cases,
     "decode_attention": decode_cases,
     "beam_step": beam_cases,
     "crf_log_likelihood": crf_cases,
     "nms": box_cases,
+    "viterbi_align": align_cases,
 }
 
 
@@ -502,6 +539,44 @@ def other_races(device: str, scale: int) -> Iterator[Race]:
     yield Race(f"{name} forward", {"ours": no_gradient(fused), "formula": no_gradient(formula)}, numbers)
     both = {kind: differentiated(run, given, gradient) for kind, run in (("ours", fused), ("formula", formula))}
     yield Race(f"{name} forward+backward", both, 3 * numbers)
+    yield from ctc_races(device, scale)
+
+
+def ctc_races(device: str, scale: int) -> Iterator[Race]:
+    for T, B, C, L in [(500, 32, 5000, 60), (1500, 8, 32, 150)]:
+        T, C = T // scale, max(C // scale, 8)
+        L = min(L, T // 2)
+        logits = torch.randn(T, B, C, device=device).requires_grad_()
+        log_probs = logits.detach().log_softmax(dim=-1).requires_grad_()
+        targets = torch.randint(1, C, (B, L), device=device)
+        lengths = torch.full((B,), T, device=device), torch.full((B,), L, device=device)
+        slope, numbers = torch.ones((), device=device), float(logits.nbytes)
+
+        def ours(f: Callable[..., Tensor], frames: Tensor, given: tuple[Tensor, ...]) -> Tensor:
+            return f(frames, *given, reduction="sum")
+
+        def from_logits(frames: Tensor, *given: Tensor, **options: Any) -> Tensor:
+            return F.ctc_loss(frames.log_softmax(dim=-1), *given, **options)
+
+        given = targets, *lengths
+        for name, frames, pair, passes in [
+            ("ctc_loss", log_probs, (ops.ctc_loss, F.ctc_loss), 2),
+            ("ctc_loss_from_logits", logits, (ops.ctc_loss_from_logits, from_logits), 3),
+        ]:
+            runs = {
+                kind: functools.partial(ours, f, frames, given) for kind, f in zip(("ours", "torch"), pair, strict=True)
+            }
+            both = {kind: differentiated(run, [frames], slope) for kind, run in runs.items()}
+            yield Race(f"{name} {T}x{B}x{C}x{L} forward+backward", both, passes * numbers)
+        rows = log_probs.detach().transpose(0, 1).contiguous()
+        yield Race(
+            f"viterbi_align {B}x{T}x{C}x{L}",
+            {
+                "ours": functools.partial(ops.viterbi_align, rows, *given),
+                "reference": functools.partial(ops.viterbi_align_reference, rows, *given),
+            },
+            float(B * T * (L + 1) * 4),
+        )
 
 
 def crf_races(device: str, scale: int) -> Iterator[Race]:

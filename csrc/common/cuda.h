@@ -99,6 +99,18 @@ SEQKIT_DEVICE void store_pair(E* to, float low, float high) {
   }
 }
 
+// Sixteen bytes to a global address that is a multiple of it, in one instruction: of four members the compiler may make
+// four.
+SEQKIT_DEVICE void store_16(void* global, uint4 value) {
+#ifdef SEQKIT_EMULATE
+  std::memcpy(global, &value, sizeof value);
+#else
+  asm volatile("st.global.v4.b32 [%0], {%1, %2, %3, %4};\n" ::"l"(global), "r"(value.x), "r"(value.y), "r"(value.z),
+               "r"(value.w)
+               : "memory");
+#endif
+}
+
 SEQKIT_DEVICE float2 load_2(const float* from) { return *reinterpret_cast<const float2*>(from); }
 SEQKIT_DEVICE float4 load_4(const float* from) { return *reinterpret_cast<const float4*>(from); }
 

@@ -114,7 +114,25 @@ void run_forward(const Call& call, Tensor& losses, Tensor& normalizers, Tensor& 
       .occupancy = mutable_data<Real>(occupancy),
   };
   if constexpr (std::is_void_v<Number>) {
+#ifdef SEQKIT_CUDA
+    const bool keep = out.occupancy != nullptr;
+    const auto scratch = [&](std::vector<int64_t> shape) {
+      return torch::stable::new_empty(losses, shape, ScalarType::Float);
+    };
+    const int64_t slots = call.slots();
+    Tensor emissions = keep ? occupancy : scratch({in.batch, in.times, slots}), totals = scratch({in.batch, 2});
+    Tensor alpha = scratch({keep ? in.batch : 0, in.times, slots, 4});
+    Tensor beta = scratch({keep ? in.batch : 0, in.times, slots, 4});
+    run_on_gpu(call.where, call.frames, [&](void* stream) {
+      const CtcScratch rows{.emissions = mutable_data<float>(emissions),
+                            .alpha = mutable_data<float>(alpha),
+                            .beta = mutable_data<float>(beta),
+                            .totals = mutable_data<float>(totals)};
+      return ctc_forward_cuda(in, out, rows, element_of(call.where, "frames", call.frames), stream);
+    });
+#else
     STD_TORCH_CHECK(false, call.where, ": the CUDA kernel must be built, got a build without it");
+#endif
   } else {
     if (out.normalizers) {
       in_parallel(in.batch * in.times, in.classes,
@@ -155,7 +173,13 @@ void run_backward(const Call& call, const Tensor& grad_losses, const Tensor& los
       .grad = mutable_data<Number>(grad),
   };
   if constexpr (std::is_void_v<Number>) {
+#ifdef SEQKIT_CUDA
+    run_on_gpu(call.where, call.frames, [&](void* stream) {
+      return ctc_gradient_cuda(in, grads, element_of(call.where, "frames", call.frames), stream);
+    });
+#else
     STD_TORCH_CHECK(false, call.where, ": the CUDA kernel must be built, got a build without it");
+#endif
   } else {
     in_parallel(in.batch * in.times, in.classes,
                 [&](int64_t begin, int64_t end) { ctc_gradient<Number>(in, grads, begin, end); });
@@ -189,7 +213,17 @@ void run_align(const Call& call, Tensor& labels, Tensor& scores) {
   const CtcAlignment<Number> out{.labels = mutable_data<int64_t>(labels),
                                  .scores = mutable_data<RealOf<Number>>(scores)};
   if constexpr (std::is_void_v<Number>) {
+#ifdef SEQKIT_CUDA
+    const std::vector<int64_t> shape{in.batch, in.times, call.slots()};
+    Tensor emissions = torch::stable::new_empty(scores, shape, ScalarType::Float);
+    Tensor ways = torch::stable::new_empty(scores, shape, ScalarType::Byte);
+    run_on_gpu(call.where, call.frames, [&](void* stream) {
+      const Element element = element_of(call.where, "frames", call.frames);
+      return ctc_align_cuda(in, out, mutable_data<float>(emissions), mutable_data<uint8_t>(ways), element, stream);
+    });
+#else
     STD_TORCH_CHECK(false, call.where, ": the CUDA kernel must be built, got a build without it");
+#endif
   } else {
     in_parallel(in.batch, in.times * (in.width + 1),
                 [&](int64_t begin, int64_t end) { ctc_align<Number>(in, out, begin, end); });
@@ -227,3 +261,11 @@ SEQKIT_LIBRARY_IMPL(CPU, library) {
   library.impl("ctc_loss_backward", TORCH_BOX(&seqkit::backward));
   library.impl("viterbi_align", TORCH_BOX(&seqkit::align));
 }
+
+#ifdef SEQKIT_CUDA
+SEQKIT_LIBRARY_IMPL(CUDA, library) {
+  library.impl("ctc_loss", TORCH_BOX(&seqkit::forward));
+  library.impl("ctc_loss_backward", TORCH_BOX(&seqkit::backward));
+  library.impl("viterbi_align", TORCH_BOX(&seqkit::align));
+}
+#endif

@@ -93,4 +93,19 @@ void ctc_gradient(const CtcInputs<Number>& in, const CtcGradients<Number>& grads
 template <typename Number>
 void ctc_align(const CtcInputs<Number>& in, const CtcAlignment<Number>& out, int64_t begin, int64_t end);
 
+// The whole call on a card; targets of up to 4095 labels there. All scratch is float32.
+struct CtcScratch {
+  float* emissions;     // [B, T, slots], may be the occupancies
+  float *alpha, *beta;  // [B, T, slots, 4], or null when no gradient is wanted
+  float* totals;        // [B, 2]
+};
+const char* ctc_forward_cuda(const CtcInputs<void>& in, const CtcOutputs<void>& out, const CtcScratch& scratch,
+                             Element element, void* stream);
+const char* ctc_gradient_cuda(const CtcInputs<void>& in, const CtcGradients<void>& grads, Element element,
+                              void* stream);
+
+// `emissions` and `ways` are scratch, [B, T, slots].
+const char* ctc_align_cuda(const CtcInputs<void>& in, const CtcAlignment<void>& out, float* emissions, uint8_t* ways,
+                           Element element, void* stream);
+
 }  // namespace seqkit

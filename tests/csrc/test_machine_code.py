@@ -31,6 +31,13 @@ PROMISES: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "beam_step": {r"(sweep|sentence|mean)_kernel": (LOADS_OF_16,)},
     "crf": {r"likelihood_kernel": (r"SHFL\.BFLY", r"MUFU\.EX2")},  # small and bound by latency
+    "ctc": {
+        r"(gather|gradient)I(f|6__half|13__nv_bfloat16)Lb1": (LOADS_OF_16,),
+        r"gradientI(f|6__half|13__nv_bfloat16)Lb1": (r"STG\.E\.128",),
+        r"walk_both_ways": (r"STG\.E\.128", r"LDS\.128", r"STS\.128"),
+        r"meet": (LOADS_OF_16,),
+        r"align": (r"BAR\.SYNC",),
+    },
     "decode_attention": {r"attendI.*Lb1E": (LOADS_OF_16,)},
     "nms": {r"(decide|strike|iou)_kernel": (LOADS_OF_16,)},
 }

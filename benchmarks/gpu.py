@@ -216,6 +216,8 @@ def box_cases(tiny: bool) -> Iterator[Case]:
 
         floats = (torch.float32,)
         yield Case(f"nms, batched_nms and box_iou {N}", [boxes.double(), scores.double()], suppress, dtypes=floats)
+
+
 def ctc_cases(tiny: bool) -> Iterator[Case]:
     for T, B, C, S in [(9, 2, 7, 3), *([] if tiny else [(200, 5, 1000, 40), (60, 8, 77, 12)])]:
         targets, target_lengths = torch.randint(1, C, (B, S)), torch.randint(0, S + 1, (B,))

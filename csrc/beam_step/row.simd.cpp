@@ -27,20 +27,30 @@ SEQKIT_INLINE Vec maximum(Vec a, Vec b) {
 // +inf becomes the largest float; NaN passes.
 SEQKIT_INLINE Vec bounded(Vec x) { return x > splat(kLargest) ? splat(kLargest) : x; }
 
+// A constant that stays in a register: as an operand in memory it would be loaded for every vector.
+SEQKIT_INLINE Vec in_register(float value) {
+  Vec constant = splat(value);
+#if defined(__AVX512F__)
+  asm("" : "+v"(constant));
+#endif
+  return constant;
+}
+
 // exp(d) for -86 <= d <= 0, to 2 units in the last place: a third fewer instructions than numerics.h's exp, which has
 // to be right for every argument.
 SEQKIT_INLINE Vec exp_of_negative(Vec d) {
 #if defined(__AVX512F__)
+  const Vec log2_e = in_register(1.44269504f);
   // 2^n times a polynomial in the rest: the machine rounds and scales. The polynomial is 1 at 0 and has the least
   // maximum of the relative error over [-1/2, 1/2], 9e-8.
-  const Vec n = (Vec)_mm512_roundscale_ps((__m512)(d * splat(1.44269504f)), _MM_FROUND_TO_NEAREST_INT);
-  const Vec r = fma(d, splat(1.44269504f), -n);
-  Vec p = splat(1.326472716e-3f);
-  p = fma(p, r, splat(9.671512642e-3f));
-  p = fma(p, r, splat(5.550733743e-2f));
-  p = fma(p, r, splat(2.402224209e-1f));
-  p = fma(p, r, splat(6.931469776e-1f));
-  p = fma(p, r, splat(1.0f));
+  const Vec n = (Vec)_mm512_roundscale_ps((__m512)(d * log2_e), _MM_FROUND_TO_NEAREST_INT);
+  const Vec r = fma(d, log2_e, -n);
+  Vec p = in_register(1.326472716e-3f);
+  p = fma(p, r, in_register(9.671512642e-3f));
+  p = fma(p, r, in_register(5.550733743e-2f));
+  p = fma(p, r, in_register(2.402224209e-1f));
+  p = fma(p, r, in_register(6.931469776e-1f));
+  p = fma(p, r, in_register(1.0f));
   return (Vec)_mm512_scalef_ps((__m512)p, (__m512)n);
 #else
   const Vec rounder = splat(12582912.0f);  // 1.5 * 2^23: adding it leaves the integer in the lowest bits

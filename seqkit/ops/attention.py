@@ -10,7 +10,6 @@ faster run torch's own attention, unless the backend is `native`.
 The autograd node is a `torch.autograd.Function`, because `register_autograd` costs 39 µs a call against its 16.
 """
 
-import math
 from typing import Any, Literal, TypedDict, Unpack, overload
 
 import torch
@@ -24,18 +23,12 @@ from seqkit.ops import library
 from seqkit.ops.arguments import check_range, check_tensors, indices
 
 # torch's own attention multiplies bfloat16 with AMX, the matrix unit of some CPUs; ours computes in float32. From this
-# many positions times head width on it is the faster one, by (training, causal, padded): measured on one core with
-# benchmarks/attention.py's clock, B S = 1024, H 4, Dh 32 to 128, S 64 to 1024. At the crossing torch over ours is 0.7
-# to 1.0 forward and 0.8 to 1.0 in training; half as far it is 1.0 to 1.7. Float32 and float16 are faster here.
-FASTER_IN_TORCH = {
-    (False, False, False): 4096,
-    (False, False, True): 16384,
-    (False, True, False): 4096,
-    (False, True, True): 131072,
-    (True, False, False): 32768,
-    (True, False, True): 65536,
-    (True, True, False): 131072,
-}
+# many positions times head width on it is the faster one, by (training, causal): measured on one core, B S = 1024, H 4,
+# Dh 32 to 128, S 64 to 1024. At the crossing torch over ours is 0.7 to 1.0 forward and 0.7 to 1.0 in training; half as
+# far it is 1.0 to 1.7. Float32 and float16 are faster here.
+FASTER_IN_TORCH = {(False, False): 4096, (False, True): 4096, (True, False): 32768, (True, True): 131072}
+# With lengths torch is called once a sentence, which pays later and, for the gradients of slices, not in training.
+FASTER_IN_TORCH_BY_SENTENCE = 16384
 HAS_AMX = bool(getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)())
 
 WIDEST_ON_CUDA = 256  # kWidestCuda in csrc/attention/attention.h
@@ -102,6 +95,18 @@ def attention_reference(
     return torch.dropout(weights, dropout_p, True) @ v, weights
 
 
+def _torch_is_faster(
+    q: Tensor, k: Tensor, v: Tensor, *, causal: bool, padded: bool, training: bool, plain: bool
+) -> bool:
+    """Whether `_by_torch` is, for this shape on this machine; False where it has not been measured."""
+    if not (HAS_AMX and plain and q.dtype == torch.bfloat16 and q.device.type == "cpu" and library.may_choose()):
+        return False
+    if q.shape[1:3] != k.shape[1:3] or (padded and (training or torch.compiler.is_compiling())):
+        return False
+    size = k.shape[2] * max(q.shape[3], v.shape[3])
+    return size >= max(FASTER_IN_TORCH[training, causal], FASTER_IN_TORCH_BY_SENTENCE if padded else 0)
+
+
 def _by_torch(
     q: Tensor,
     k: Tensor,
@@ -112,25 +117,22 @@ def _by_torch(
     causal: bool,
     scale: float,
 ) -> Tensor:
-    """The output of torch's own attention, for as many queries as keys."""
+    """The output of torch's own attention, for as many queries as keys; sentence by sentence where lengths say less."""
+    B, _, T, _ = q.shape
     if q_lengths is None and k_lengths is None:
         return F.scaled_dot_product_attention(q, k, v, is_causal=causal, scale=scale)
-    positions = torch.arange(q.shape[2], device=q.device)
-    mask = answered = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=q.device)
-    if k_lengths is not None:
-        check_range("ops.attention", "k_lengths", k_lengths, 0, k.shape[2])
-        some = k_lengths[:, None, None, None]  # B 1 1 1
-        counts = positions < some  # B 1 1 S
-        k, v = (x.masked_fill(~counts.transpose(2, 3), 0.0) for x in (k, v))  # what stands in the padding may be NaN
-        mask = counts | (some == 0)  # a row without keys would give NaN; it is cleared below
-        answered = some > 0
-    if q_lengths is not None:
-        check_range("ops.attention", "q_lengths", q_lengths, 0, q.shape[2])
-        answered = answered & (positions[:, None] < q_lengths[:, None, None, None])  # B 1 T 1
-        q = q.masked_fill(~answered, 0.0)
-    if causal:
-        mask = mask & (positions <= positions[:, None])
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale).masked_fill(~answered, 0.0)
+    counts = []
+    for name, lengths in (("q_lengths", q_lengths), ("k_lengths", k_lengths)):
+        if lengths is not None:
+            check_range("ops.attention", name, lengths, 0, T)
+        counts.append([T] * B if lengths is None else lengths.tolist())
+    sentences = []
+    for b, (n, m) in enumerate(zip(*counts, strict=True)):
+        n = n if m > 0 else 0  # nothing to attend to
+        one = slice(b, b + 1)
+        out = F.scaled_dot_product_attention(q[one, :, :n], k[one, :, :m], v[one, :, :m], is_causal=causal, scale=scale)
+        sentences.append(F.pad(out, (0, 0, 0, T - n)))
+    return torch.cat(sentences)
 
 
 class _Attention(torch.autograd.Function):
@@ -348,17 +350,8 @@ def attention(
         q, k, v = _rows(q, dtype), _rows(k, dtype), _rows(v, dtype)
         plain = window is None and bias is None and alibi_slopes is None and dropout_p == 0.0 and not return_weights
         training = torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad)
-        kind = (training, causal, q_lengths is not None or k_lengths is not None)
-        if (
-            HAS_AMX
-            and plain
-            and dtype == torch.bfloat16
-            and q.device.type == "cpu"
-            and library.may_choose()
-            and T == S
-            and k.shape[1] == H
-            and S * max(Dh, v.shape[3]) >= FASTER_IN_TORCH.get(kind, math.inf)
-        ):
+        padded = q_lengths is not None or k_lengths is not None
+        if _torch_is_faster(q, k, v, causal=causal, padded=padded, training=training, plain=plain):
             with torch.autocast("cpu", enabled=False):
                 return _by_torch(q, k, v, q_lengths=q_lengths, k_lengths=k_lengths, causal=causal, scale=scale)
         if bias is not None:

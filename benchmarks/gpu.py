@@ -254,6 +254,30 @@ def align_cases(tiny: bool) -> Iterator[Case]:
         yield Case(f"viterbi_align {B}x{T}x{C}x{S}", [draw(B, T, C).log_softmax(dim=-1)], call)
 
 
+def draw_rois(B: int, H: int, W: int, K: int, *, device: str = "cpu") -> Tensor:
+    """As a detector proposes them: 2 to 28 pixels wide and high, some beyond the map."""
+    centres, sides = torch.rand(K, 2) * torch.tensor([W, H]), 2 + 26 * torch.rand(K, 2)
+    images = torch.randint(B, (K, 1)).float()
+    return torch.cat([images, centres - sides / 2, centres + sides / 2], 1).to(device)
+
+
+def roi_align_cases(tiny: bool) -> Iterator[Case]:
+    shapes = [(2, 3, 6, 7, 5, 2), *([] if tiny else [(2, 64, 50, 68, 100, 7), (1, 9, 130, 200, 30, 14)])]
+    for (B, C, H, W, K, bins), ratio in itertools.product(shapes, (-1, 2)):
+        boxes, gradient = draw_rois(B, H, W, K), draw(K, C, bins, bins)
+
+        def pool(
+            input: Tensor, boxes: Tensor = boxes, gradient: Tensor = gradient, bins: int = bins, ratio: int = ratio
+        ) -> list[Tensor]:
+            def align(input: Tensor) -> tuple[Tensor]:
+                given = boxes.to(input.device, torch.promote_types(input.dtype, torch.float32))
+                return (ops.roi_align(input, given, bins, 1.0, ratio, True),)
+
+            return with_gradients(align, [input], [gradient])
+
+        yield Case(f"roi_align {B}x{C}x{H}x{W} {K} boxes, {ratio}", [draw(B, C, H, W)], pool, n_gradients=1)
+
+
 CASES = {
     "attention": attention_cases,
     "additive_attention": additive_cases,
@@ -263,6 +287,7 @@ CASES = {
     "crf_log_likelihood": crf_cases,
     "nms": box_cases,
     "viterbi_align": align_cases,
+    "roi_align": roi_align_cases,
 }
 
 
@@ -613,6 +638,23 @@ def box_races(device: str, scale: int) -> Iterator[Race]:
         yield Race(f"{name} {len(boxes)}", given, float(boxes.nbytes))
 
 
+def roi_align_races(device: str, scale: int) -> Iterator[Race]:
+    B, C, H, W, K, bins = 2, 256 // scale, 50, 68, 1000 // scale, 7
+    input, boxes = torch.randn(B, C, H, W, device=device).requires_grad_(), draw_rois(B, H, W, K, device=device)
+    gradient = torch.randn(K, C, bins, bins, device=device)
+    runs: dict[str, Callable[[], Tensor]] = {"ours": lambda: ops.roi_align(input, boxes, bins, 1.0, 2, True)}
+    try:
+        from torchvision.ops import roi_align  # type: ignore[import-not-found, unused-ignore]
+
+        runs["torchvision"] = lambda: roi_align(input, boxes, bins, 1.0, 2, True)
+    except (ImportError, RuntimeError):  # a RuntimeError where it does not fit the torch beside it
+        runs["torch loop"] = lambda: ops.roi_align_reference(input, boxes, (bins, bins), 1.0, 2, True)
+    name, numbers = f"roi_align {B}x{C}x{H}x{W} {K} boxes", float(input.nbytes + gradient.nbytes)
+    yield Race(f"{name} forward", {kind: no_gradient(run) for kind, run in runs.items()}, numbers)
+    both = {kind: differentiated(run, [input], gradient) for kind, run in runs.items()}
+    yield Race(f"{name} forward+backward", both, 2 * numbers)
+
+
 def microseconds(run: Callable[[], object], device: str, repeats: int) -> list[float]:
     """Device time of each of `repeats` calls."""
     if device != "cuda":
@@ -724,7 +766,7 @@ def main() -> int:
     report["races"] = []
     print(f"{'':58} {'floor':>8} {'ours':>9}  fastest peer          times ours", flush=True)
     for given in itertools.chain(
-        *(races(device, scale) for races in (attention_races, other_races, crf_races, box_races))
+        *(races(device, scale) for races in (attention_races, other_races, crf_races, box_races, roi_align_races))
     ):
         if arguments.only and not given.name.startswith(arguments.only):
             continue

@@ -31,7 +31,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -403,6 +403,45 @@ def draw_soft_nms(draw: random.Random) -> Arguments:
     return {**draw_nms(draw), "sigma": 0.5, "score_threshold": 0.01, "method": draw.choice(("linear", "gaussian"))}
 
 
+def draw_roi_align(draw: random.Random) -> Arguments:
+    B, C, H, W = (draw.choice((1, 2, 3, 9)) for _ in range(4))
+    K, dtype = draw.choice((0, 1, 5)), draw.choice((torch.float32, torch.float32, torch.float64, torch.bfloat16))
+    low, size = 12.0 * torch.rand(K, 2) - 2.0, 8.0 * torch.rand(K, 2)
+    boxes = torch.cat([integers(draw, (K, 1), 0, B - 1).float(), low, low + size], 1).to(dtype)
+    return {
+        "input": torch.randn(B, C, H, W, dtype=dtype),
+        "boxes": boxes if draw.random() < 0.7 else [boxes[boxes[:, 0] == b, 1:] for b in range(B)],
+        "output_size": draw.choice((1, 2, 7, (2, 3), [3, 18])),
+        "spatial_scale": draw.choice((1.0, 0.5)),
+        "sampling_ratio": draw.choice((-1, 0, 1, 2)),
+        "aligned": draw.random() < 0.5,
+    }
+
+
+def call_roi_align_backward(arguments: Arguments) -> Any:
+    """The gradient of the input, for a loss whose gradient is one everywhere."""
+    input = arguments["input"]
+    leaf = input.detach().requires_grad_() if isinstance(input, Tensor) and input.is_floating_point() else input
+    out = ops.roi_align(**{**arguments, "input": leaf})
+    return torch.autograd.grad(out, leaf, torch.ones_like(out))
+
+
+ROI_ALIGN = Operator(
+    draw=draw_roi_align,
+    call=lambda arguments: ops.roi_align(**arguments),
+    refused={
+        "output_size": (0, -1, *FAR, "two", None, 1.5, (2,), (2, 0)),
+        "pooled_height": (0, -1, *FAR),
+        "pooled_width": (0, -1, *FAR),
+        "spatial_scale": (NAN, INF, 0.0, -1.0, 1e300),
+        "sampling_ratio": FAR[:2],
+        "batch": (-1, FAR[2]),
+        "height": (-1, *FAR),
+        "width": (-1, *FAR),
+    },
+    other_nan=lambda arguments: True,  # the reference multiplies every pixel, most by zero
+)
+
 OPERATORS = {
     "attention": Operator(
         draw=draw_attention,
@@ -465,6 +504,8 @@ OPERATORS = {
         draw=lambda draw: {"weight": torch.randn(draw.choice((1, 5, 32, 33)), draw.choice((1, 4, 19)))},
         call=lambda arguments: ops.pack_linear_weight(**arguments),
     ),
+    "roi_align": ROI_ALIGN,
+    "roi_align_backward": replace(ROI_ALIGN, call=call_roi_align_backward),
     "lstm_cell": Operator(draw=draw_lstm, call=lambda arguments: ops.lstm_cell(**arguments)),
     "gru_cell": Operator(draw=draw_gru, call=lambda arguments: ops.gru_cell(**arguments)),
     "crf_log_likelihood": Operator(

@@ -29,6 +29,7 @@ from seqkit.ops.nms import (
     soft_nms_reference,
 )
 from seqkit.ops.recurrent import gru_cell, gru_cell_reference, lstm_cell, lstm_cell_reference
+from seqkit.ops.roi_align import roi_align, roi_align_reference
 from seqkit.ops.viterbi_align import viterbi_align, viterbi_align_reference
 
 __all__ = [
@@ -66,6 +67,8 @@ __all__ = [
     "nms",
     "nms_reference",
     "pack_linear_weight",
+    "roi_align",
+    "roi_align_reference",
     "soft_nms",
     "soft_nms_reference",
     "use_backend",

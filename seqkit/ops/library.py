@@ -44,6 +44,7 @@ OPERATORS = {
     "nms": ("nms_mask", "float32, on the CPU float64 too"),
     "soft_nms": ("soft_nms", "float32 and float64"),
     "viterbi_align": ("viterbi_align", "float32, float64, bfloat16 and float16 without gradient"),
+    "roi_align": ("roi_align", "float32, float64, bfloat16 and float16, forward and backward"),
 }
 
 

@@ -40,6 +40,10 @@ PROMISES: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "decode_attention": {r"attendI.*Lb1E": (LOADS_OF_16,)},
     "nms": {r"(decide|strike|iou)_kernel": (LOADS_OF_16,)},
+    "roi_align": {  # scattered loads; the backward pass has no atomics
+        r"forward_kernelIf": (r"LDG\.E(\.CONSTANT)?$", r"FFMA"),
+        r"backward_kernelI": (r"BAR\.SYNC", r"FFMA", r"LDS"),
+    },
 }
 ARCHITECTURES = ("sm_80", "sm_90")
 

@@ -24,6 +24,8 @@ SOUND = [
     "extend_ancestry",
     "linear",
     "pack_linear_weight",
+    "roi_align",
+    "roi_align_backward",
     "lstm_cell",
     "gru_cell",
     "mean_log_softmax",

@@ -141,6 +141,7 @@ Tensor forward(const Tensor& input, const Tensor& boxes, double spatial_scale, i
     const auto call = call_of<double>(boxes, size, options);
     check_values(where, call);
     if (!out.numel()) return out;
+    if (!input.numel()) return torch::stable::zero_(out);  // also of more empty images than can be counted
     for_all_planes(size, out.numel(), [&](int64_t begin, int64_t end) {
       roi_align_forward(call, data<double>(input), mutable_data<double>(out), begin, end);
     });
@@ -148,6 +149,7 @@ Tensor forward(const Tensor& input, const Tensor& boxes, double spatial_scale, i
     const auto call = call_of<float>(boxes, size, options);
     check_values(where, call);
     if (!out.numel()) return out;
+    if (!input.numel()) return torch::stable::zero_(out);  // also of more empty images than can be counted
     const RoiPlan plan(call, false);
     for_all_planes(size, out.numel(), [&](int64_t begin, int64_t end) {
       roi_align_forward(call, plan, data<float>(input), mutable_data<float>(out), begin, end);

@@ -91,7 +91,10 @@ def main() -> None:
 
             runs.append((forward, backward))
             (grad,) = torch.autograd.grad(out, input, gradient, retain_graph=True)
-            error = float((out.detach() - exact).abs().max()), float((grad - exact_grad).abs().max() / exact_grad.abs().max())
+            error = (
+                float((out.detach() - exact).abs().max()),
+                float((grad - exact_grad).abs().max() / exact_grad.abs().max()),
+            )
             errors.append(", ".join(f"{e:.0e}" for e in error))
         repeats = [max(1, int(200 / max(clock(run, 1), 1e-3))) for run in runs[1]]
         times = [[clock(run[n], repeats[n]) for n in range(2) for run in runs] for _ in range(arguments.rounds)]

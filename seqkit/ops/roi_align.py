@@ -74,7 +74,7 @@ def roi_align_reference(
     wx = _weights(along_x, output_size[1], input.shape[3]).to(input.dtype)  # K Q W
     pooled = [y @ input[image] @ x.T for image, y, x in zip(images.long().unbind(), wy, wx, strict=True)]
     if not pooled:
-        return input.sum() * input.new_zeros(0, input.shape[1], *output_size)
+        return input[:0].sum((2, 3), keepdim=True).expand(-1, -1, *output_size)
     return torch.stack(pooled)
 
 

@@ -203,6 +203,8 @@ def test_roi_align_of_nothing(dtype: torch.dtype, backend: str) -> None:
             assert torch.equal(grad, torch.zeros_like(given))
         for given in (input[:, :, :0], input[..., :0], input[:, :, :0, :0]):
             assert torch.equal(ops.roi_align(given, boxes, (2, 3)), torch.zeros(6, 3, 2, 3, dtype=dtype))
+        many = torch.empty(2**50, 3, 0, 4, dtype=dtype)  # a loop over them would not end
+        assert torch.equal(ops.roi_align(many, boxes, (2, 3)), torch.zeros(6, 3, 2, 3, dtype=dtype))
 
 
 @needs_native

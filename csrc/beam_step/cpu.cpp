@@ -1,6 +1,6 @@
 #include <algorithm>
 #include <cmath>
-#include <cstring>
+#include <functional>
 #include <limits>
 #include <vector>
 
@@ -11,6 +11,7 @@ namespace seqkit {
 
 SEQKIT_DECLARE_LEVELS(beam_row_sweep,
                       (const float* row, int64_t size, float* block_max, float* row_max, float* row_sum));
+SEQKIT_DECLARE_LEVELS(beam_at_least, (const float* x, int64_t size, float floor, int32_t* places, int64_t* count));
 SEQKIT_DECLARE_LEVELS(beam_mean_sweep, (const float* const* logits, const float* tops, const float* log_sums,
                                         int64_t n_models, int64_t size, float log_models, float* out));
 
@@ -56,40 +57,20 @@ struct RowScale {
   }
 };
 
-// Whether any of 16 is at least `floor`.
-bool any_of_16(const float* x, float floor) {
-  typedef float Four __attribute__((vector_size(16)));
-  typedef int32_t FourInts __attribute__((vector_size(16)));
-  FourInts found{};
-  for (int i = 0; i < 16; i += 4) {
-    Four four;
-    std::memcpy(&four, x + i, sizeof four);
-    found |= four >= floor;
-  }
-  int64_t halves[2];
-  std::memcpy(halves, &found, sizeof halves);
-  return (halves[0] | halves[1]) != 0;
-}
-
 int64_t count_of(const int64_t* list, int64_t size, int64_t token) { return std::count(list, list + size, token); }
 
-// The n-th largest of the block maxima, n counting from 1; -inf when there are fewer. `room` holds the n largest so
-// far: few are, so that most maxima cost one comparison.
-float nth_largest(const std::vector<float>& block_max, int64_t n, std::vector<float>& room) {
-  if (n > int64_t(block_max.size())) return kNever;
-  room.assign(n, kNever);
-  const int64_t size = int64_t(block_max.size());
-  for (int64_t first = 0; first < size; first += 16) {
-    if (first + 16 <= size && room[n - 1] > kNever && !any_of_16(block_max.data() + first, room[n - 1])) continue;
-    for (int64_t block = first; block < std::min(first + 16, size); ++block) {
-      const float value = block_max[block];
-      if (!(value > room[n - 1])) continue;
-      int64_t place = n - 1;
-      for (; place > 0 && room[place - 1] < value; --place) room[place] = room[place - 1];
-      room[place] = value;
-    }
+// A lower bound of the n-th largest of a row, n counting from 1; -inf when there are fewer blocks. It is the n-th
+// largest maximum of groups of blocks, and 4 n groups hardly ever have two of the n largest in one.
+float bound_of_nth(const std::vector<float>& block_max, int64_t n, std::vector<float>& groups) {
+  const int64_t size = int64_t(block_max.size()), n_groups = std::min(size, 4 * n);
+  if (n > size) return kNever;
+  groups.assign(block_max.begin(), block_max.begin() + n_groups);
+  for (int64_t first = n_groups; first < size; first += n_groups) {
+    const int64_t count = std::min(n_groups, size - first);
+    for (int64_t i = 0; i < count; ++i) groups[i] = std::max(groups[i], block_max[first + i]);
   }
-  return room[n - 1];
+  std::nth_element(groups.begin(), groups.begin() + (n - 1), groups.end(), std::greater<>());
+  return groups[n - 1];
 }
 
 double length_divisor(const BeamStepCall& call, int64_t length) {
@@ -123,7 +104,11 @@ void pool_insert(const BeamStepCall& call, int64_t sentence, float score, float 
 void beam_step_rows(const BeamStepCall& call, int64_t begin, int64_t end) {
   const int64_t V = call.vocabulary, C = 2 * call.beam_size;
   const auto sweep = SEQKIT_PICK_LEVEL(beam_row_sweep);
-  std::vector<float> block_max((V + kBeamBlock - 1) / kBeamBlock), room;
+  const auto at_least = SEQKIT_PICK_LEVEL(beam_at_least);
+  const int64_t n_blocks = (V + kBeamBlock - 1) / kBeamBlock;
+  std::vector<float> block_max(n_blocks), groups;
+  std::vector<int32_t> blocks(n_blocks);
+  int32_t places[kBeamBlock];
   for (int64_t row = begin; row < end; ++row) {
     const int64_t sentence = row / call.beams;
     RowList list{call.row_ranking + row * C, call.row_step_logp + row * C, call.row_token + row * C, C};
@@ -156,7 +141,7 @@ void beam_step_rows(const BeamStepCall& call, int64_t begin, int64_t end) {
     const bool no_eos = call.lengths[sentence] < call.min_length;
     const int64_t masked = (banned ? call.n_banned - count_of(banned, call.n_banned, -1) : 0) +
                            (penalised ? call.n_penalised - count_of(penalised, call.n_penalised, -1) : 0) + no_eos;
-    const float nth = nth_largest(block_max, C + masked, room);
+    const float nth = bound_of_nth(block_max, C + masked, groups);
     float floor = nth > kNever ? scale.floor(before + scale.step_logp(nth)) : std::numeric_limits<float>::lowest();
 
     const auto consider = [&](int64_t token) {
@@ -169,14 +154,15 @@ void beam_step_rows(const BeamStepCall& call, int64_t begin, int64_t end) {
       list.insert(value, logp, token);
       if (list.count == C) floor = std::max(floor, scale.floor(list.ranking[C - 1]));
     };
-    for (int64_t block = 0; block < int64_t(block_max.size()); ++block) {
-      if (!(block_max[block] >= floor)) continue;
-      const int64_t last = std::min((block + 1) * kBeamBlock, V);
-      for (int64_t chunk = block * kBeamBlock; chunk < last; chunk += 16) {
-        if (chunk + 16 <= last && !any_of_16(x + chunk, floor)) continue;
-        for (int64_t token = chunk; token < std::min(chunk + 16, last); ++token) {
-          if (x[token] >= floor) consider(token);  // NaN is not, -inf is below every floor
-        }
+    int64_t n_taken, n_places;
+    at_least(block_max.data(), n_blocks, floor, blocks.data(), &n_taken);
+    for (int64_t taken = 0; taken < n_taken; ++taken) {
+      if (block_max[blocks[taken]] < floor) continue;  // it has risen since
+      const int64_t first = blocks[taken] * kBeamBlock;
+      at_least(x + first, std::min(kBeamBlock, V - first), floor, places, &n_places);
+      for (int64_t place = 0; place < n_places; ++place) {
+        const int64_t token = first + places[place];
+        if (x[token] >= floor) consider(token);
       }
     }
     call.row_count[row] = list.count;

@@ -9,9 +9,10 @@ using seqkit::kBeamBlock;
 
 constexpr float kInfinity = __builtin_inff();
 constexpr float kLargest = 3.402823466e38f;
+constexpr float kFar = 1e5f;  // logits beyond this are not multiplied: the product is rounded by more than 1/256
 constexpr int kVectors = kBeamBlock / kLanes;
-constexpr int kChains = 4;        // independent sums, to hide the latency of an addition
-constexpr int64_t kAhead = 1024;  // numbers that are fetched before they are needed, beyond the end of a page
+constexpr int kChains = 4;       // independent sums, to hide the latency of an addition
+constexpr int64_t kAhead = 512;  // numbers that are fetched before they are needed, beyond the end of a page
 
 // b where a is NaN. The compiler makes two instructions of the comparison.
 SEQKIT_INLINE Vec maximum(Vec a, Vec b) {
@@ -36,34 +37,51 @@ SEQKIT_INLINE Vec in_register(float value) {
   return constant;
 }
 
-// exp(d) for -86 <= d <= 0, to 2 units in the last place: a third fewer instructions than numerics.h's exp, which has
-// to be right for every argument.
-SEQKIT_INLINE Vec exp_of_negative(Vec d) {
+// A bit for each lane where the comparison holds.
+SEQKIT_INLINE uint32_t lanes_where(VecInt holds) {
 #if defined(__AVX512F__)
-  const Vec log2_e = in_register(1.44269504f);
-  // 2^n times a polynomial in the rest: the machine rounds and scales. The polynomial is 1 at 0 and has the least
-  // maximum of the relative error over [-1/2, 1/2], 9e-8.
-  const Vec n = (Vec)_mm512_roundscale_ps((__m512)(d * log2_e), _MM_FROUND_TO_NEAREST_INT);
-  const Vec r = fma(d, log2_e, -n);
-  Vec p = in_register(1.326472716e-3f);
-  p = fma(p, r, in_register(9.671512642e-3f));
-  p = fma(p, r, in_register(5.550733743e-2f));
-  p = fma(p, r, in_register(2.402224209e-1f));
-  p = fma(p, r, in_register(6.931469776e-1f));
-  p = fma(p, r, in_register(1.0f));
-  return (Vec)_mm512_scalef_ps((__m512)p, (__m512)n);
+  return _mm512_movepi32_mask((__m512i)holds);
+#elif defined(__AVX2__)
+  return uint32_t(_mm256_movemask_ps((__m256)holds));
+#else
+  uint32_t bits = 0;
+  for (int lane = 0; lane < kLanes; ++lane) bits |= uint32_t(holds[lane] & 1) << lane;
+  return bits;
+#endif
+}
+
+constexpr float kLog2E = 1.44269504f;
+#if defined(__FMA__)
+constexpr bool kFused = true;  // fma rounds once
+#else
+constexpr bool kFused = false;
+#endif
+
+// 2^t for t <= 100, to 2 units in the last place; below 2^-125, and for NaN, some number below 1e-37, which no sum that
+// holds a 1 can see. Two thirds of the instructions of numerics.h's exp, which has to be right for every argument.
+SEQKIT_INLINE Vec power_of_two(Vec t) {
+  t = maximum(t, in_register(-125.0f));
+#if defined(__AVX512F__)
+  // The machine cuts off the whole part and puts it back. The polynomial has the least maximum of the relative error
+  // over [0, 1), 7.5e-8.
+  const Vec r = (Vec)_mm512_reduce_ps((__m512)t, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
+  Vec p = in_register(1.877576766e-3f);
+  p = fma(p, r, in_register(8.989339877e-3f));
+  p = fma(p, r, in_register(5.582631823e-2f));
+  p = fma(p, r, in_register(2.401536170e-1f));
+  p = fma(p, r, in_register(6.931530732e-1f));
+  p = fma(p, r, in_register(0.9999999251f));
+  return (Vec)_mm512_scalef_ps((__m512)p, (__m512)t);
 #else
   const Vec rounder = splat(12582912.0f);  // 1.5 * 2^23: adding it leaves the integer in the lowest bits
-  const Vec rounded = fma(d, splat(1.44269504f), rounder), n = rounded - rounder;
-  Vec r = fma(n, splat(-0.693359375f), d);
-  r = fma(n, splat(2.12194440e-4f), r);
-  Vec p = splat(1.9875691500e-4f);
-  p = fma(p, r, splat(1.3981999507e-3f));
-  p = fma(p, r, splat(8.3334519073e-3f));
-  p = fma(p, r, splat(4.1665795894e-2f));
-  p = fma(p, r, splat(1.6666665459e-1f));
-  p = fma(p, r, splat(5.0000001201e-1f));
-  p = fma(fma(p, r, splat(1.0f)), r, splat(1.0f));
+  const Vec rounded = t + rounder, r = t - (rounded - rounder);
+  // 1 at 0, and the least maximum of the relative error over [-1/2, 1/2], 9e-8.
+  Vec p = splat(1.326472716e-3f);
+  p = fma(p, r, splat(9.671512642e-3f));
+  p = fma(p, r, splat(5.550733743e-2f));
+  p = fma(p, r, splat(2.402224209e-1f));
+  p = fma(p, r, splat(6.931469776e-1f));
+  p = fma(p, r, splat(1.0f));
   VecInt exponent, bits;
   std::memcpy(&exponent, &rounded, sizeof exponent);
   std::memcpy(&bits, &p, sizeof bits);
@@ -72,10 +90,6 @@ SEQKIT_INLINE Vec exp_of_negative(Vec d) {
   return p;
 #endif
 }
-
-// exp(x - shift) for finite x <= shift; below exp(-86), and for NaN, some number below 1e-37, which no sum that holds a
-// 1 can see.
-SEQKIT_INLINE Vec share(Vec x, Vec shift) { return exp_of_negative(maximum(x - shift, splat(-86.0f))); }
 
 // log(x) for 1 <= x < 2^24, to 2 units in the last place (Cephes logf, S. Moshier).
 SEQKIT_INLINE Vec log_above_one(Vec x) {
@@ -110,11 +124,6 @@ struct Block {
     for (int64_t i = 0; i < kBeamBlock; ++i) padded[i] = begin + i < size ? row[begin + i] : -kInfinity;
     return padded;
   }
-  // A copy in which +inf is the largest float.
-  const float* bounded(const float* x) {
-    for (int64_t i = 0; i < kBeamBlock; ++i) padded[i] = x[i] > kLargest ? kLargest : x[i];
-    return padded;
-  }
 };
 
 }  // namespace
@@ -122,10 +131,16 @@ struct Block {
 namespace seqkit {
 
 // The maximum of each block and of the row, and the sum of exp(x - maximum), which is at least 1 unless all are -inf.
+//
+// The sums are of 2^(x log2(e) - shift), one fused instruction and a power of two, where shift is top log2(e) rounded;
+// the end makes up for that rounding.
 void SEQKIT_AT_LEVEL(beam_row_sweep)(const float* row, int64_t size, float* block_max, float* row_max, float* row_sum) {
   Block block;
   float top = -kInfinity;
+  double shift = -kInfinity;
+  bool far = false;  // multiply what is left of the top, not the logit
   Vec sums[kChains] = {};
+  const Vec log2_e = in_register(kLog2E);
   for (int64_t begin = 0; begin < size; begin += kBeamBlock) {
     const float* x = block.at(row, begin, size);
     for (int64_t ahead = 0; ahead < kBeamBlock; ahead += 16) __builtin_prefetch(x + kAhead + ahead);
@@ -137,27 +152,42 @@ void SEQKIT_AT_LEVEL(beam_row_sweep)(const float* row, int64_t size, float* bloc
       }
     }
     const float whole = largest_lane(maximum(maximum(maxima[0], maxima[1]), maximum(maxima[2], maxima[3])));
-    if (whole == -kInfinity) {
-      block_max[begin / kBeamBlock] = whole;
-      continue;
-    }
-    if (whole > kLargest) x = block.bounded(x);
     const float here = whole > kLargest ? kLargest : whole;
     block_max[begin / kBeamBlock] = here;
+    if (here == -kInfinity) continue;
     if (here > top) {
-      const Vec factor = share(splat(top), splat(here));
-      for (int chain = 0; chain < kChains; ++chain) sums[chain] = sums[chain] * factor;
+      const double before = shift;
       top = here;
+      far = !kFused || !(__builtin_fabsf(top) < kFar);
+      shift = far ? double(top) * kLog2E : double(top * kLog2E);
+      const Vec factor = splat(float(__builtin_exp2(before - shift)));
+      for (int chain = 0; chain < kChains; ++chain) sums[chain] = sums[chain] * factor;
     }
-    const Vec shift = splat(top);
+    const Vec highest = splat(top), minus_shift = splat(far ? 0.0f : float(-shift));
     for (int v = 0; v < kVectors; v += kChains) {
       for (int chain = 0; chain < kChains; ++chain) {
-        sums[chain] = sums[chain] + share(load(x + (v + chain) * kLanes), shift);
+        const Vec value = load(x + (v + chain) * kLanes);
+        const Vec power = far ? (bounded(value) - highest) * log2_e : fma(value, log2_e, minus_shift);
+        sums[chain] = sums[chain] + power_of_two(power);
       }
     }
   }
   *row_max = top;
   *row_sum = sum((sums[0] + sums[1]) + (sums[2] + sums[3]));
+  if (top > -kInfinity) *row_sum *= float(__builtin_exp2(shift - double(top) * kLog2E));
+}
+
+// The places of the numbers that are at least `floor`, in order; NaN is not. `floor` is finite.
+void SEQKIT_AT_LEVEL(beam_at_least)(const float* x, int64_t size, float floor, int32_t* places, int64_t* count) {
+  int64_t n = 0;
+  for (int64_t begin = 0; begin < size; begin += kLanes) {
+    const int64_t left = size - begin;
+    const Vec value = left < kLanes ? load_part(x + begin, int(left)) : load(x + begin);
+    uint32_t found = lanes_where(value >= splat(floor));
+    if (left < kLanes) found &= (1u << left) - 1;
+    for (; found != 0; found &= found - 1) places[n++] = int32_t(begin) + __builtin_ctz(found);
+  }
+  *count = n;
 }
 
 // out[v] = log(mean over models of exp(logits[model][v] - shift[model])); shift is the log-sum-exp of that model's row.
@@ -176,7 +206,7 @@ void SEQKIT_AT_LEVEL(beam_mean_sweep)(const float* const* logits, const float* t
         if (pass == 0) {
           best = maximum(logp, best);
         } else {
-          total = total + share(logp, best);
+          total = total + power_of_two((logp - best) * splat(kLog2E));
         }
       }
     }

@@ -212,6 +212,17 @@ def test_beam_step_infinite_and_nan_logits(backend):
     torch.testing.assert_close(after.logp[1], torch.full((2,), math.log(0.5)))
 
 
+@pytest.mark.parametrize("level", [-3e38, -1e31, -2000.0, 2000.0, 9e4, 2e5, 1e31, 3e38])
+def test_beam_step_does_not_depend_on_the_level_of_the_logits(backend, level):
+    logits = torch.full((1, 1, 300), -math.inf)
+    step = 2.0 ** math.ceil(math.log2(abs(level)) - 23)  # the distance of floats there
+    logits[0, 0, [7, 150, 299]] = torch.tensor([level, level - step, level])
+    after = beam_step(logits, BeamState.start(1, pool_size=1), eos=EOS, beam_size=2)
+    exact = logits.double().log_softmax(-1)[0, 0]
+    assert after.candidate_tokens[0, :3].tolist() == [7, 299, 150]
+    torch.testing.assert_close(after.candidate_logp[0, :2].double(), exact[[7, 299]], rtol=1e-6, atol=1e-7)
+
+
 def test_beam_step_vocabulary_smaller_than_two_beams(backend):
     after = beam_step(torch.zeros(1, 1, 2), BeamState.start(1, pool_size=4), eos=1, beam_size=4)
     assert after.tokens.tolist() == [[0, 1, 1, 1]]

@@ -4,7 +4,7 @@ The kernels (csrc/attention) run forward and backward, on the CPU in float32, fl
 all but float64 and up to a head width of 256; the rest, and an `alibi_slopes` that wants a gradient, runs
 `attention_reference`. Numbers of 16 bits are converted as they are read and written; sums and the softmax are float32.
 On the CPU a row of the result depends on its own query and the keys it sees, to the last bit: not on padding, on the
-other rows, on the batch or on threads. One case is exempt: long rows of bfloat16 on a CPU whose matrix unit makes torch
+other rows, on the batch or on threads. One case is exempt: many keys of bfloat16 on a CPU whose matrix unit makes torch
 faster run torch's own attention, unless the backend is `native`.
 
 The autograd node is a `torch.autograd.Function`, because `register_autograd` costs 39 µs a call against its 16.
@@ -27,6 +27,13 @@ from seqkit.ops.arguments import check_range, check_tensors, indices
 # Dh 32 to 128, S 64 to 1024. At the crossing torch over ours is 0.7 to 1.0 forward and 0.7 to 1.0 in training; half as
 # far it is 1.0 to 1.7. Float32 and float16 are faster here.
 FASTER_IN_TORCH = {(False, False): 4096, (False, True): 4096, (True, False): 32768, (True, True): 131072}
+# The same for few queries, forward, by the least number of them: B 320 x 30 / S, H 8, S 10 to 512, Dh 32 to 128. One
+# query reads every key for a single product, which torch does without packing the keys (0.6 to 0.9 beyond, 1.2 before);
+# two to seven are even or faster here unless the heads are wide (0.7 to 0.9 at Dh 128, 0.95 to 1.4 below).
+FEW_QUERIES = 8
+FASTER_IN_TORCH_FOR_ONE = 1280
+FASTER_IN_TORCH_FOR_FEW = 8192
+WIDE_FOR_FEW = 128
 # With lengths torch is called once a sentence, which pays later and, for the gradients of slices, not in training.
 FASTER_IN_TORCH_BY_SENTENCE = 16384
 HAS_AMX = bool(getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)())
@@ -101,10 +108,18 @@ def _torch_is_faster(
     """Whether `_by_torch` is, for this shape on this machine; False where it has not been measured."""
     if not (HAS_AMX and plain and q.dtype == torch.bfloat16 and q.device.type == "cpu" and library.may_choose()):
         return False
-    if q.shape[1:3] != k.shape[1:3] or (padded and (training or torch.compiler.is_compiling())):
+    (_, H, T, Dh), (_, Hkv, S, Dv) = q.shape, v.shape
+    if Hkv != H or (T != S and (causal or training)) or (padded and (training or torch.compiler.is_compiling())):
         return False
-    size = k.shape[2] * max(q.shape[3], v.shape[3])
-    return size >= max(FASTER_IN_TORCH[training, causal], FASTER_IN_TORCH_BY_SENTENCE if padded else 0)
+    width = max(Dh, Dv)
+    least = FASTER_IN_TORCH[training, causal]
+    if not training and T == 1:
+        least = FASTER_IN_TORCH_FOR_ONE
+    elif not training and T < FEW_QUERIES:
+        if width < WIDE_FOR_FEW:
+            return False
+        least = FASTER_IN_TORCH_FOR_FEW
+    return S * width >= max(least, FASTER_IN_TORCH_BY_SENTENCE if padded else 0)
 
 
 def _by_torch(
@@ -117,15 +132,16 @@ def _by_torch(
     causal: bool,
     scale: float,
 ) -> Tensor:
-    """The output of torch's own attention, for as many queries as keys; sentence by sentence where lengths say less."""
+    """The output of torch's own attention, causal for as many queries as keys; sentence by sentence with lengths."""
     B, _, T, _ = q.shape
+    S = k.shape[2]
     if q_lengths is None and k_lengths is None:
         return F.scaled_dot_product_attention(q, k, v, is_causal=causal, scale=scale)
     counts = []
-    for name, lengths in (("q_lengths", q_lengths), ("k_lengths", k_lengths)):
+    for name, lengths, longest in (("q_lengths", q_lengths, T), ("k_lengths", k_lengths, S)):
         if lengths is not None:
-            check_range("ops.attention", name, lengths, 0, T)
-        counts.append([T] * B if lengths is None else lengths.tolist())
+            check_range("ops.attention", name, lengths, 0, longest)
+        counts.append([longest] * B if lengths is None else lengths.tolist())
     sentences = []
     for b, (n, m) in enumerate(zip(*counts, strict=True)):
         n = n if m > 0 else 0  # nothing to attend to
@@ -351,9 +367,10 @@ def attention(
         plain = window is None and bias is None and alibi_slopes is None and dropout_p == 0.0 and not return_weights
         training = torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad)
         padded = q_lengths is not None or k_lengths is not None
-        if _torch_is_faster(q, k, v, causal=causal, padded=padded, training=training, plain=plain):
+        ahead = causal and T > 1  # the last query sees all keys
+        if _torch_is_faster(q, k, v, causal=ahead, padded=padded, training=training, plain=plain):
             with torch.autocast("cpu", enabled=False):
-                return _by_torch(q, k, v, q_lengths=q_lengths, k_lengths=k_lengths, causal=causal, scale=scale)
+                return _by_torch(q, k, v, q_lengths=q_lengths, k_lengths=k_lengths, causal=ahead, scale=scale)
         if bias is not None:
             bias = _rows(bias, dtype).expand(B, H, T, S)
         if alibi_slopes is not None:

@@ -394,6 +394,26 @@ def test_attention_by_torch_where_it_is_faster(
         ops.attention(q.detach(), k.detach(), v.detach(), causal=causal, k_lengths=torch.tensor([13, 1, 1]))
 
 
+@needs_native
+@pytest.mark.parametrize(("T", "causal"), [(1, True), (1, False), (3, False), (9, False)])
+@pytest.mark.parametrize("padded", [False, True])
+def test_attention_of_few_queries_by_torch(T: int, causal: bool, padded: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = importlib.import_module("seqkit.ops.attention")
+    monkeypatch.setattr(module, "HAS_AMX", True)
+    monkeypatch.setattr(module, "FASTER_IN_TORCH_BY_SENTENCE", 0)
+    S = 70
+    q, k, v = (x.detach() for x in operands(T, S, 128, dtype=torch.bfloat16))
+    lengths = torch.tensor([S, 5, 0]) if padded else None
+    called = []
+    spied = module._by_torch
+    monkeypatch.setattr(module, "_by_torch", lambda *given, **named: called.append(1) or spied(*given, **named))
+    got = ops.attention(q, k, v, causal=causal, k_lengths=lengths)
+    assert called == [1]
+    with library.use_backend("native"):
+        torch.testing.assert_close(got, ops.attention(q, k, v, causal=causal, k_lengths=lengths), rtol=2e-2, atol=2e-2)
+    assert called == [1]
+
+
 HALVES = (torch.bfloat16, torch.float16)
 
 

@@ -446,17 +446,32 @@ void add_values(const AttentionShape& shape, const float* weights, const KeyRang
   for (int64_t r = 0; r < rows; ++r) add(r, 1, larger(seen[r].begin, end), seen[r].end);
 }
 
-// The same for a row alone, for which a copy of the values would be read once.
+// The same for a row alone, for which a copy of the values would be read once: `kVectors` vectors of a value at a time,
+// so that their sums do not wait for each other.
+template <int kVectors, typename Number>
+SEQKIT_INLINE void add_values_in_place(const float* weights, const KeyRange& seen, const Number* values,
+                                       int64_t value_row, int64_t width, float* sums) {
+  Vec total[kVectors];
+  for (int n = 0; n < kVectors; ++n) total[n] = load_some(sums + n * kLanes, lanes_left(width - n * kLanes));
+  for (int64_t j = seen.begin; j < seen.end; ++j) {
+    const Vec weight = splat(weights[j]);
+    for (int n = 0; n < kVectors; ++n) {
+      const Vec value = load_some(values + j * value_row + n * kLanes, lanes_left(width - n * kLanes));
+      total[n] = fma(weight, value, total[n]);
+    }
+  }
+  for (int n = 0; n < kVectors; ++n) store_some(sums + n * kLanes, total[n], lanes_left(width - n * kLanes));
+}
+
 template <typename Number>
 void add_values_in_place(const AttentionShape& shape, const float* weights, const KeyRange& seen, const Number* values,
                          int64_t value_row, float* sums) {
-  for (int64_t d = 0; d < shape.value_width; d += kLanes) {
-    const int across = lanes_left(shape.value_width - d);
-    Vec sum = load_some(sums + d, across);
-    for (int64_t j = seen.begin; j < seen.end; ++j) {
-      sum = fma(splat(weights[j]), load_some(values + j * value_row + d, across), sum);
-    }
-    store_some(sums + d, sum, across);
+  int64_t d = 0;
+  for (; d + 3 * kLanes < shape.value_width; d += 4 * kLanes) {
+    add_values_in_place<4>(weights, seen, values + d, value_row, smaller(shape.value_width - d, 4 * kLanes), sums + d);
+  }
+  for (; d < shape.value_width; d += kLanes) {
+    add_values_in_place<1>(weights, seen, values + d, value_row, smaller(shape.value_width - d, kLanes), sums + d);
   }
 }
 
@@ -558,7 +573,8 @@ void forward_unit(const AttentionShape& shape, const AttentionInputs<Number>& in
   Soon soon(blocks_of(rows, tall) * blocks_of(all.end - first_key, kKeyBlock));
   soon.add(out.out + ((sentence * shape.targets + first_row) * shape.heads + head) * shape.value_width,
            shape.heads * shape.value_width, rows, shape.value_width);
-  if (first_row + rows == shape.targets && flat_head + 1 < shape.batch * shape.heads) {
+  // A query alone computes too little to hide it: asking for keys then only holds up the loads of the values.
+  if (shape.targets > 1 && first_row + rows == shape.targets && flat_head + 1 < shape.batch * shape.heads) {
     const int64_t next = flat_head + 1, next_keys = key_count(shape, next / shape.heads);
     soon.add(queries_of(shape, in, next), in.q_strides.row, first_queries(shape, next), shape.width);
     soon.add(keys_of(shape, in, next), in.k_strides.row, next_keys, shape.width);

@@ -6,8 +6,10 @@ function after its module has been imported makes the function win for good.
 
 from seqkit.ops.additive_attention import additive_attention, additive_attention_reference
 from seqkit.ops.attention import attention, attention_reference
+from seqkit.ops.backoff_automaton import BackoffAutomaton, hot_word_automaton
 from seqkit.ops.beam_step import BeamState, beam_step, beam_step_reference, mean_log_softmax
 from seqkit.ops.crf import crf_decode, crf_decode_reference, crf_log_likelihood, crf_log_likelihood_reference
+from seqkit.ops.ctc_beam_search import CtcHypotheses, ctc_beam_search, ctc_beam_search_reference
 from seqkit.ops.ctc_loss import ctc_loss, ctc_loss_from_logits, ctc_loss_reference
 from seqkit.ops.decode_attention import (
     cross_attention_decode,
@@ -31,9 +33,13 @@ from seqkit.ops.nms import (
 from seqkit.ops.recurrent import gru_cell, gru_cell_reference, lstm_cell, lstm_cell_reference
 from seqkit.ops.roi_align import roi_align, roi_align_reference
 from seqkit.ops.viterbi_align import viterbi_align, viterbi_align_reference
+from seqkit.ops.word_model import WordModel
 
 __all__ = [
+    "BackoffAutomaton",
     "BeamState",
+    "CtcHypotheses",
+    "WordModel",
     "additive_attention",
     "additive_attention_reference",
     "attention",
@@ -50,6 +56,8 @@ __all__ = [
     "crf_log_likelihood_reference",
     "cross_attention_decode",
     "cross_attention_decode_reference",
+    "ctc_beam_search",
+    "ctc_beam_search_reference",
     "ctc_loss",
     "ctc_loss_from_logits",
     "ctc_loss_reference",
@@ -59,6 +67,7 @@ __all__ = [
     "extend_ancestry_reference",
     "gru_cell",
     "gru_cell_reference",
+    "hot_word_automaton",
     "linear",
     "linear_reference",
     "lstm_cell",

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from seqkit.text.batch import Batch, TokenBatches, length_batches, length_mask
     from seqkit.text.corpus import LineCorpus, ParallelCorpus
+    from seqkit.text.ngram import NgramModel
     from seqkit.text.tokenizer import (
         CharTokenizer,
         SentencePieceTokenizer,
@@ -28,6 +29,7 @@ _HOME = {
     "length_batches": "batch",
     "LineCorpus": "corpus",
     "ParallelCorpus": "corpus",
+    "NgramModel": "ngram",
     "CharTokenizer": "tokenizer",
     "SentencePieceTokenizer": "tokenizer",
     "Tokenizer": "tokenizer",
@@ -41,6 +43,7 @@ __all__ = [
     "Batch",
     "CharTokenizer",
     "LineCorpus",
+    "NgramModel",
     "ParallelCorpus",
     "SentencePieceTokenizer",
     "TokenBatches",

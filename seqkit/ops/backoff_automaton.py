@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
@@ -33,7 +33,7 @@ class BackoffAutomaton:
             lacks a symbol.
     """
 
-    first: Int32[Tensor, " S+1"]  # where the arcs of a state begin
+    first: Int32[Tensor, " starts"]  # where the arcs of a state begin
     symbols: Int32[Tensor, " A"]  # sorted in each state
     scores: Float[Tensor, " A"]
     next: Int32[Tensor, " A"]
@@ -41,6 +41,7 @@ class BackoffAutomaton:
     suffix: Int32[Tensor, " S"]
     final: Float[Tensor, " S"]  # what the end of the sequence adds
     start: int = 0
+    n_symbols: int = field(init=False)  # an int, not read off a tensor, so that a search can be traced
 
     def __post_init__(self) -> None:
         where = "BackoffAutomaton"
@@ -63,6 +64,7 @@ class BackoffAutomaton:
         steps = self.first.diff()
         if states == 0 or self.first[0] != 0 or self.first[-1] != arcs or bool((steps < 0).any()):
             raise InputError(f"{where}: first must rise from 0 to {arcs} over at least one state")
+        object.__setattr__(self, "n_symbols", int(self.first[1]))
         if not torch.equal(self.symbols[: self.n_symbols], torch.arange(self.n_symbols, dtype=torch.int32)):
             raise InputError(f"{where}: state 0 must have one arc for each symbol, in order")
         owner = torch.repeat_interleave(torch.arange(states), steps)
@@ -79,10 +81,6 @@ class BackoffAutomaton:
             x = getattr(self, name)
             if bool((x.isnan() | (x == torch.inf)).any()):
                 raise InputError(f"{where}: {name} must be below infinity and not NaN")
-
-    @property
-    def n_symbols(self) -> int:
-        return int(self.first[1])
 
     def tensors(self) -> list[Tensor]:
         """The arrays in the order in which the kernel takes them."""
@@ -165,14 +163,14 @@ def hot_word_automaton(
     if space is not None and not 0 <= space < n_labels:
         raise InputError(f"{where}: space must be from 0 to {n_labels - 1}, got {space}")
     children: list[dict[int, int]] = [{}]
-    values, banked = [0.0], [0.0]  # of the sequence that leads to a node: given so far, and whatever follows
+    values: list[float] = [0.0]  # given on the way to a node
+    whole: dict[int, float] = {}  # of the nodes that end a phrase
 
     def grow(node: int, label: int, value: float) -> int:
         if label not in children[node]:
             children[node][label] = len(children)
             children.append({})
             values.append(value)
-            banked.append(banked[node])
         child = children[node][label]
         values[child] = max(values[child], value) if value >= 0 else min(values[child], value)
         return child
@@ -188,12 +186,14 @@ def hot_word_automaton(
             node = grow(node, label, weight * depth / len(phrase))
         if space is not None and not prefixes:
             node = grow(node, space, weight)
-        banked[node] = weight
+        whole[node] = weight
 
     # Nodes by depth, so that a suffix, which is shorter, is a lower state.
     order, number = [0], {0: 0}
+    banked = [0.0] * len(children)  # of what was given, that which stays whatever follows
     for node in order:
         for child in children[node].values():
+            banked[child] = whole.get(child, banked[node])
             number[child] = len(order)
             order.append(child)
     suffix = [0] * len(order)

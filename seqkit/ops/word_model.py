@@ -24,7 +24,7 @@ class WordModel:
     """
 
     words: BackoffAutomaton
-    first: Int32[Tensor, " M+1"]  # where the arcs of a node of the lexicon begin
+    first: Int32[Tensor, " starts"]  # where the arcs of a node of the lexicon begin
     labels: Int32[Tensor, " L"]  # sorted in each node
     next: Int32[Tensor, " L"]
     ends: Int32[Tensor, " M"]  # the word that ends at a node, or -1

@@ -1,6 +1,7 @@
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <tuple>
@@ -83,7 +84,9 @@ Results search(const Tensor& log_probs, const Tensor& lengths, int64_t beam_size
                const std::vector<Tensor>& word_model, const std::vector<Tensor>& lexicon,
                const std::vector<int64_t>& starts, int64_t space, int64_t unknown, double unknown_score) {
   const ScalarType dtype = log_probs.scalar_type();
-  if (!on_gpu(log_probs)) {
+  if (on_gpu(log_probs)) {
+    (void)element_of(kWhere, "log_probs", log_probs);
+  } else {
     STD_TORCH_CHECK(dtype == ScalarType::Float || dtype == ScalarType::Double, kWhere,
                     ": log_probs must have the dtype Float or Double, got ", torch::headeronly::toString(dtype));
   }
@@ -110,6 +113,48 @@ Results search(const Tensor& log_probs, const Tensor& lengths, int64_t beam_size
   const ScalarType real = dtype == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
   Tensor logp = torch::stable::new_empty(log_probs, {B, n_best}, real);
   Tensor scores = torch::stable::new_empty(log_probs, {B, n_best}, real);
+  if (on_gpu(log_probs)) {
+    STD_TORCH_CHECK(label_model.empty() && hot_words.empty() && word_model.empty() && lexicon.empty(), kWhere,
+                    ": language models and hot words must be none on CUDA, got some");
+    STD_TORCH_CHECK(beam_size <= kMostCtcBeamsOnCuda, kWhere, ": beam_size must be at most ", kMostCtcBeamsOnCuda,
+                    " on CUDA, got ", beam_size);
+    STD_TORCH_CHECK(C < std::numeric_limits<int32_t>::max() / beam_size - 1024, kWhere,
+                    ": beam_size times the classes must be below 2^31 on CUDA, got ", beam_size, " times ", C);
+#ifdef SEQKIT_CUDA
+    const auto scratch = [&](int64_t width, ScalarType kind) {
+      return torch::stable::new_empty(log_probs, {B, width}, kind);
+    };
+    const int64_t nodes = beam_size * std::max<int64_t>(T, 1);
+    Tensor parents = scratch(nodes, ScalarType::Int), last = scratch(nodes, ScalarType::Int);
+    const bool fit = ctc_beam_cells_fit(beam_size, C);
+    Tensor cells = scratch(fit ? 0 : beam_size * C, ScalarType::Float);
+    const CtcBeamOnCuda call{.log_probs = log_probs.const_data_ptr(),
+                             .lengths = static_cast<const int64_t*>(lengths.const_data_ptr()),
+                             .batch = B,
+                             .times = T,
+                             .classes = C,
+                             .beam_size = beam_size,
+                             .n_best = n_best,
+                             .blank = blank,
+                             .token_min_logp = static_cast<float>(token_min_logp),
+                             .beam_prune_logp = static_cast<float>(beam_prune_logp),
+                             .blank_skip_logp = static_cast<float>(blank_skip_logp),
+                             .nodes = nodes,
+                             .node_parents = mutable_data<int>(parents),
+                             .node_labels = mutable_data<int>(last),
+                             .cells = mutable_data<float>(cells),
+                             .best_labels = mutable_data<int64_t>(labels),
+                             .best_lengths = mutable_data<int64_t>(counts),
+                             .best_log_probs = mutable_data<float>(logp),
+                             .best_scores = mutable_data<float>(scores)};
+    run_on_gpu(kWhere, log_probs, [&](void* stream) {
+      return ctc_beam_search_cuda(call, element_of(kWhere, "log_probs", log_probs), stream);
+    });
+    return {labels, counts, logp, scores};
+#else
+    STD_TORCH_CHECK(false, kWhere, ": the CUDA kernel must be built, got a build without it");
+#endif
+  }
   const auto run = [&]<typename Number>(Number) {
     CtcBeamCall<Number> call{
         .log_probs = static_cast<const Number*>(log_probs.const_data_ptr()),
@@ -160,3 +205,7 @@ SEQKIT_LIBRARY(library) {
 }
 
 SEQKIT_LIBRARY_IMPL(CPU, library) { library.impl("ctc_beam_search", TORCH_BOX(&seqkit::search)); }
+
+#ifdef SEQKIT_CUDA
+SEQKIT_LIBRARY_IMPL(CUDA, library) { library.impl("ctc_beam_search", TORCH_BOX(&seqkit::search)); }
+#endif

@@ -39,8 +39,8 @@ namespace seqkit {
 // Scores above it count as it, so that sums stay finite; NaN counts as -infinity.
 constexpr double kMostCtcLogp = 1e30;
 
-constexpr int64_t kMostCtcBeams = 1 << 16;  // no search has them; what is larger is a mistake
-constexpr int64_t kMostCtcBeamsOnCuda = 1 << 10;
+constexpr int64_t kMostCtcBeams = 1 << 16;    // no search has them; what is larger is a mistake
+constexpr int64_t kMostCtcBeamsOnCuda = 512;  // shared memory
 
 struct BackoffAutomaton {
   const int32_t* first;    // [states + 1]: the arcs of a state
@@ -89,5 +89,21 @@ struct CtcBeamCall {
 // Sentences [begin, end).
 template <typename Number>
 void ctc_beam_search(const CtcBeamCall<Number>& call, int64_t begin, int64_t end);
+
+// A call on a card, without language models.
+struct CtcBeamOnCuda {
+  const void* log_probs;
+  const int64_t* lengths;
+  int64_t batch, times, classes, beam_size, n_best, blank;
+  float token_min_logp, beam_prune_logp, blank_skip_logp;
+  int64_t nodes;                    // of a sentence: beam_size times T, at least 1
+  int *node_parents, *node_labels;  // [B, nodes], scratch
+  float* cells;                     // [B, beam_size, C], scratch, or null where they fit into shared memory
+  int64_t *best_labels, *best_lengths;
+  float *best_log_probs, *best_scores;
+};
+
+bool ctc_beam_cells_fit(int64_t beam_size, int64_t classes);
+const char* ctc_beam_search_cuda(const CtcBeamOnCuda& call, Element element, void* stream);
 
 }  // namespace seqkit

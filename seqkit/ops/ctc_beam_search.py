@@ -4,7 +4,9 @@ The kernels (csrc/ctc_beam) keep the prefixes of a sentence as a tree in one pie
 labels at a time; nothing is sorted, hashed or allocated in a frame. A sentence's result depends on its own frames
 alone, to the last bit: not on the padding, the batch or the threads.
 
-The kernel of the CPU takes float32 and float64, with any language model; 16-bit tensors are converted to float32.
+The kernel of the CPU takes float32 and float64, with any language model; 16-bit tensors are converted to float32. That
+of CUDA takes float32, float16 and bfloat16, for beams of up to 512, without language models. What it does not cover
+runs the CPU's kernel there: the frames are copied, which waits for the device.
 """
 
 from __future__ import annotations
@@ -25,7 +27,8 @@ from seqkit.ops.word_model import WordModel
 
 NEVER = -math.inf
 MOST_LOGP = 1e30  # kMostCtcLogp in csrc/ctc_beam/ctc_beam.h
-MOST_BEAMS = 1 << 16
+MOST_BEAMS = 1 << 16  # kMostCtcBeams
+MOST_BEAMS_ON_CUDA = 512  # kMostCtcBeamsOnCuda
 
 LanguageModel = BackoffAutomaton | WordModel
 
@@ -256,11 +259,15 @@ def ctc_beam_search(
     _check_models(where, lm, hot_words, C, blank)
 
     counts = torch.full((B,), T, device=log_probs.device) if lengths is None else indices(where, "lengths", lengths)
-    frames = log_probs.detach().to(torch.promote_types(log_probs.dtype, torch.float32))
-    if library.backend("ctc_beam_search", frames.device) == "native":
-        found = _native(
-            frames, counts, beam_size, blank, n_best, token_min_logp, beam_prune_logp, blank_skip, lm, hot_words
-        )
+    frames, device = log_probs.detach(), log_probs.device
+    on_card = device.type != "cpu" and _covered_on_cuda(frames, beam_size, lm, hot_words)
+    if not on_card:
+        frames = frames.to(torch.promote_types(frames.dtype, torch.float32))
+    if library.backend("ctc_beam_search", device) == "native":
+        limits = token_min_logp, beam_prune_logp, blank_skip
+        home = device if on_card else torch.device("cpu")
+        found = _native(frames.to(home), counts.to(home), beam_size, blank, n_best, *limits, lm, hot_words)
+        found = CtcHypotheses(*(x.to(device) for x in found[:4]))
     else:
         check_range(where, "lengths", counts, 0, T)
         found = ctc_beam_search_reference(
@@ -276,6 +283,14 @@ def ctc_beam_search(
             hot_words=hot_words,
         )
     return found._replace(times=_times(frames, counts, found, blank)) if return_times else found
+
+
+def _covered_on_cuda(
+    frames: Tensor, beam_size: int, lm: LanguageModel | None, hot_words: BackoffAutomaton | None
+) -> bool:
+    """Whether the kernel of a card takes these."""
+    fits = beam_size <= MOST_BEAMS_ON_CUDA and beam_size * (frames.shape[2] + 1025) < 2**31
+    return fits and frames.dtype != torch.float64 and lm is None and hot_words is None
 
 
 def _check_models(where: str, lm: object, hot_words: object, C: int, blank: int) -> None:

@@ -35,7 +35,10 @@ OPERATORS = {
     "crf_decode": ("crf_decode", "float32 and float64"),
     "crf_log_likelihood": ("crf_log_likelihood", "float32 and float64, forward and backward in one pass"),
     "cross_attention_decode": ("cross_attention_decode", "float32, float16 and bfloat16 without gradient"),
-    "ctc_beam_search": ("ctc_beam_search", "float32 and float64, with any language model"),
+    "ctc_beam_search": (
+        "ctc_beam_search",
+        "float32 and float64, any language model; on CUDA float32, float16 and bfloat16 without one, else on the CPU",
+    ),
     "ctc_loss": ("ctc_loss", "float32, float64, bfloat16 and float16, forward and backward"),
     "decode_attention": ("decode_attention", "float32, float16 and bfloat16 without gradient"),
     "extend_ancestry": ("extend_ancestry", "every call"),

@@ -1,0 +1,131 @@
+"""The CUDA kernel of ctc_beam_search on the host: the reference's prefixes in the reference's order."""
+
+import math
+import random
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from seqkit import ops
+
+NEVER = -math.inf
+DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+
+
+def frames(B: int, T: int, C: int, *, scale: float = 2.0, dtype: torch.dtype = torch.float32) -> Tensor:
+    generator = torch.Generator().manual_seed(B + T + C)
+    return (torch.randn(B, T, C, generator=generator) * scale).log_softmax(dim=-1).to(dtype)
+
+
+def search(log_probs: Tensor, lengths: Tensor, **options: Any) -> tuple[Tensor, ...]:
+    """The kernel, its outputs filled with NaN or the largest integer first."""
+    skip = options.get("blank_skip")
+    torch.use_deterministic_algorithms(True)
+    try:
+        found: tuple[Tensor, ...] = torch.ops.seqkit_emulated.ctc_beam_search(
+            *(log_probs, lengths, options["beam_size"], options.get("n_best", 1), options.get("blank", 0)),
+            *(options.get("token_min_logp", NEVER), options.get("beam_prune_logp", NEVER)),
+            math.log(skip) if skip else math.inf,
+            *([], [], [], [], [0, 0, 0], -1, -1, 0.0),
+        )
+    finally:
+        torch.use_deterministic_algorithms(False)
+    return found
+
+
+def assert_same(got: tuple[Tensor, ...], wanted: ops.CtcHypotheses) -> None:
+    labels, lengths, log_probs, scores = got
+    assert torch.equal(labels, wanted.labels)
+    assert torch.equal(lengths, wanted.lengths)
+    torch.testing.assert_close(log_probs, wanted.log_probs, rtol=2e-5, atol=2e-5)
+    assert torch.equal(scores, log_probs)
+
+
+# The extensions of the last two stand in global memory.
+SHAPES = [(1, 1, 1, 1), (3, 7, 4, 5), (2, 12, 9, 17), (2, 6, 40, 3), (1, 4, 70, 512), (1, 3, 3000, 9)]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("B", "T", "C", "K"), SHAPES)
+def test_ctc_beam_search_cuda_equals_the_reference(
+    schedule: str, B: int, T: int, C: int, K: int, dtype: torch.dtype
+) -> None:  # fmt: skip
+    log_probs = frames(B, T, C, dtype=dtype)
+    if dtype != torch.float32:  # those of a softmax would round to equal numbers
+        generator = torch.Generator().manual_seed(0)
+        log_probs = (-torch.rand(B, T, C, generator=generator) * 8).to(dtype)
+    lengths = torch.randint(0, T + 1, (B,), generator=torch.Generator().manual_seed(B))
+    lengths[0] = T
+    options = {"beam_size": K, "n_best": min(K, 7), "blank": C // 2}
+    assert_same(search(log_probs, lengths, **options), ops.ctc_beam_search_reference(log_probs, lengths, **options))
+
+
+def test_ctc_beam_search_cuda_prunes_as_the_reference(schedule: str) -> None:
+    for trial in range(25):
+        draw = random.Random(trial)
+        B, T, C = draw.choice((1, 2)), draw.choice((0, 1, 5, 9)), draw.choice((2, 3, 5, 11))
+        K = draw.choice((1, 2, 5, 16))
+        log_probs, lengths = frames(B, T, C, scale=draw.choice((0.3, 2.0, 9.0))), torch.full((B,), T)
+        options = {
+            "beam_size": K,
+            "n_best": K,
+            "blank": draw.randrange(C),
+            "token_min_logp": draw.choice((NEVER, -2.0, 0.0)),
+            "beam_prune_logp": draw.choice((NEVER, -3.0)),
+            "blank_skip": draw.choice((None, 0.5)),
+        }
+        assert_same(search(log_probs, lengths, **options), ops.ctc_beam_search_reference(log_probs, lengths, **options))
+
+
+def test_ctc_beam_search_cuda_keeps_the_first_of_equals(schedule: str) -> None:
+    # Every extension ties, and more of them than a block has threads.
+    log_probs = torch.full((1, 1, 700), math.log(1 / 700))
+    labels, *_ = search(log_probs, torch.tensor([1]), beam_size=300, n_best=300, blank=699)
+    assert labels[0, :, 0].tolist() == [-1, *range(299)]
+
+
+def test_ctc_beam_search_cuda_cuts_lengths_and_reads_no_padding(schedule: str) -> None:
+    log_probs = frames(3, 6, 5)
+    wanted = search(log_probs, torch.tensor([6, 0, 3]), beam_size=7, n_best=3)
+    log_probs[1], log_probs[2, 3:] = math.nan, math.nan
+    got = search(log_probs, torch.tensor([2**40, -5, 3]), beam_size=7, n_best=3)
+    assert all(torch.equal(a, b) for a, b in zip(got, wanted, strict=True))
+
+
+def test_ctc_beam_search_cuda_of_impossible_frames(schedule: str) -> None:
+    log_probs = torch.full((2, 3, 3), NEVER)
+    log_probs[0, :, 1] = math.nan
+    log_probs[1, :, 2] = math.inf
+    labels, lengths, log_probs, _ = search(log_probs, torch.tensor([3, 3]), beam_size=4, n_best=2)
+    assert labels.tolist() == [[[-1] * 3, [-1] * 3], [[2, -1, -1], [-1] * 3]]
+    assert lengths.tolist() == [[0, 0], [1, 0]]
+    assert log_probs[0].tolist() == [NEVER, NEVER]
+
+
+def test_ctc_beam_search_cuda_repeats_and_does_not_see_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    log_probs, lengths = frames(3, 10, 12), torch.tensor([10, 4, 7])
+    runs = []
+    for schedule in ("forward", "reverse", "random:1", "random:2"):
+        monkeypatch.setenv("SEQKIT_SCHEDULE", schedule)
+        runs.append(search(log_probs, lengths, beam_size=20, n_best=20))
+    for run in runs[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(run, runs[0], strict=True))
+    alone = search(log_probs[2:, :7].contiguous(), lengths[2:], beam_size=20, n_best=20)
+    assert torch.equal(alone[0][0], runs[0][0][2, :, :7])
+    assert torch.equal(alone[2][0], runs[0][2][2])
+
+
+def test_ctc_beam_search_cuda_of_nothing_and_what_it_does_not_cover() -> None:
+    none = search(torch.zeros(0, 3, 4), torch.zeros(0, dtype=torch.int64), beam_size=2)
+    assert none[0].shape == (0, 1, 3)
+    one = torch.ones(1, dtype=torch.int64)
+    with pytest.raises(RuntimeError, match="beam_size must be at most 512 on CUDA, got 513"):
+        search(torch.zeros(1, 1, 2), one, beam_size=513)
+    with pytest.raises(RuntimeError, match="log_probs must have the dtype Float, Half or BFloat16"):
+        search(torch.zeros(1, 1, 2).double(), one, beam_size=1)
+    with pytest.raises(RuntimeError, match="language models and hot words must be none on CUDA, got some"):
+        torch.ops.seqkit_emulated.ctc_beam_search(
+            *(torch.zeros(1, 1, 2), one, 1, 1, 0, NEVER, NEVER, math.inf, [one], [], [], [], [0, 0, 0], -1, -1, 0.0)
+        )

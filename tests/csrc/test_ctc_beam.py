@@ -84,6 +84,12 @@ def test_ctc_beam_search_cuda_keeps_the_first_of_equals(schedule: str) -> None:
     log_probs = torch.full((1, 1, 700), math.log(1 / 700))
     labels, *_ = search(log_probs, torch.tensor([1]), beam_size=300, n_best=300, blank=699)
     assert labels[0, :, 0].tolist() == [-1, *range(299)]
+    # A tie that comes too late stands before one that wins.
+    for wins in (40, 500):
+        few = torch.full((1, 1, 700), -5.0)
+        few[0, 0, wins], few[0, 0, 699] = -1.0, -9.0
+        labels, *_ = search(few, torch.tensor([1]), beam_size=4, n_best=4, blank=699)
+        assert labels[0, :, 0].tolist() == [wins, 0, 1, 2]
 
 
 def test_ctc_beam_search_cuda_cuts_lengths_and_reads_no_padding(schedule: str) -> None:

@@ -241,6 +241,19 @@ def ctc_cases(tiny: bool) -> Iterator[Case]:
             yield Case(f"{f.__name__} {T}x{B}x{C}x{S}", [frames], functools.partial(call, f=f), n_gradients=1)
 
 
+def ctc_beam_cases(tiny: bool) -> Iterator[Case]:
+    for B, T, C, K in [(2, 9, 7, 4), *([] if tiny else [(5, 60, 32, 100), (2, 20, 3000, 16), (1, 30, 40, 512)])]:
+        lengths = torch.randint(T // 2, T + 1, (B,))
+
+        def call(log_probs: Tensor, lengths: Tensor = lengths, K: int = K) -> list[Tensor]:
+            # Which of two prefixes comes first may differ where rounding makes a tie: the scores may not.
+            found = ops.ctc_beam_search(log_probs, lengths.to(log_probs.device), beam_size=K, n_best=min(K, 5))
+            return [found.log_probs, found.scores]
+
+        log_probs = (2.0 * draw(B, T, C)).log_softmax(dim=-1)
+        yield Case(f"ctc_beam_search {B}x{T}x{C} beam {K}", [log_probs], call)
+
+
 def align_cases(tiny: bool) -> Iterator[Case]:
     for B, T, C, S in [(2, 9, 7, 3), *([] if tiny else [(5, 200, 1000, 40), (2, 1300, 30, 1100)])]:
         given = torch.randint(1, C, (B, S)), torch.randint(T // 2, T + 1, (B,)), torch.randint(0, S // 2 + 1, (B,))
@@ -281,6 +294,7 @@ def roi_align_cases(tiny: bool) -> Iterator[Case]:
 CASES = {
     "attention": attention_cases,
     "additive_attention": additive_cases,
+    "ctc_beam_search": ctc_beam_cases,
     "ctc_loss": ctc_cases,
     "decode_attention": decode_cases,
     "beam_step": beam_cases,
@@ -567,6 +581,7 @@ def other_races(device: str, scale: int) -> Iterator[Race]:
     both = {kind: differentiated(run, given, gradient) for kind, run in (("ours", fused), ("formula", formula))}
     yield Race(f"{name} forward+backward", both, 3 * numbers)
     yield from ctc_races(device, scale)
+    yield from ctc_beam_races(device, scale)
 
 
 def ctc_races(device: str, scale: int) -> Iterator[Race]:
@@ -604,6 +619,22 @@ def ctc_races(device: str, scale: int) -> Iterator[Race]:
             },
             float(B * T * (L + 1) * 4),
         )
+
+
+def ctc_beam_races(device: str, scale: int) -> Iterator[Race]:
+    """The CPU's kernel beside the card's: nobody else has one without building it."""
+    for B, T, C, K in [(64, 500, 32, 100), (16, 500, 1000, 16)]:
+        B, T = max(1, B // scale), T // scale
+        log_probs = (3.0 * torch.randn(B, T, C, device=device)).log_softmax(dim=-1)
+
+        def ours(log_probs: Tensor = log_probs, K: int = K) -> object:
+            return ops.ctc_beam_search(log_probs, beam_size=K)
+
+        def on_the_cpu(log_probs: Tensor = log_probs, K: int = K) -> object:
+            return ops.ctc_beam_search(log_probs.cpu(), beam_size=K)
+
+        runs = {"ours": ours, "copied to the CPU": on_the_cpu}
+        yield Race(f"ctc_beam_search {B}x{T}x{C} beam {K}", runs, float(log_probs.nbytes))
 
 
 def crf_races(device: str, scale: int) -> Iterator[Race]:

@@ -384,6 +384,76 @@ def crf_ranges(arguments: Arguments) -> dict[str, tuple[int, int]]:
     return {"lengths": (1, arguments["emissions"].shape[1])}
 
 
+def draw_ctc(draw: random.Random) -> Arguments:
+    T, B, C = draw.choice((1, 3, 9)), draw.choice((1, 2, 3)), draw.choice((2, 5, 20))
+    S, blank = draw.choice((1, 2, 5)), draw.randrange(C)
+    labels = [c for c in range(C) if c != blank]
+    targets = torch.tensor([[draw.choice(labels) for _ in range(S)] for _ in range(B)])
+    return {
+        "log_probs": torch.randn(T, B, C).log_softmax(dim=-1),
+        "targets": targets,
+        "input_lengths": integers(draw, (B,), 0, T),
+        "target_lengths": integers(draw, (B,), 0, S),
+        "blank": blank,
+    }
+
+
+def draw_ctc_loss(draw: random.Random) -> Arguments:
+    return {
+        **draw_ctc(draw),
+        "reduction": draw.choice(("none", "mean", "sum")),
+        "zero_infinity": draw.random() < 0.5,
+    }
+
+
+def draw_ctc_loss_from_logits(draw: random.Random) -> Arguments:
+    arguments = draw_ctc_loss(draw)
+    return {"logits": arguments.pop("log_probs"), **arguments}
+
+
+def draw_align(draw: random.Random) -> Arguments:
+    arguments = draw_ctc(draw)
+    return {**arguments, "log_probs": arguments["log_probs"].transpose(0, 1).contiguous()}
+
+
+def ctc_ranges(arguments: Arguments) -> dict[str, tuple[int, int]]:
+    frames = arguments[next(name for name in ("frames", "log_probs", "logits") if name in arguments)]
+    T = frames.shape[1 if arguments.get("batch_first", "reduction" not in arguments) else 0]
+    return {"input_lengths": (0, T), "target_lengths": (0, arguments["targets"].shape[1])}
+
+
+def repeats(frames: Tensor) -> bool:
+    """Whether numbers come twice: then prefixes are equally probable but for the last bit, and either may be first."""
+    return frames.device.type == "cpu" and frames.float().unique().numel() < frames.numel()
+
+
+def ctc_beam_ranges(arguments: Arguments) -> dict[str, tuple[int, int]]:
+    if "frames" in arguments:  # the alignment that gives the times
+        return ctc_ranges(arguments)
+    return {"lengths": (0, arguments["log_probs"].shape[1])}
+
+
+CTC_REFUSED = {"blank": (-1, *FAR, None), "reduction": ("other", None)}
+
+
+def draw_ctc_beam(draw: random.Random) -> Arguments:
+    B, T, C, beam_size = draw.choice((1, 2)), draw.choice((1, 3, 7)), draw.choice((2, 5, 20)), draw.choice((1, 3, 9))
+    blank = draw.randrange(C)
+    hot = ops.hot_word_automaton([[(blank + 1) % C]], 1.0, n_labels=C)
+    return {
+        "log_probs": torch.randn(B, T, C).log_softmax(dim=-1),
+        "lengths": some(draw, integers(draw, (B,), 0, T)),
+        "beam_size": beam_size,
+        "blank": blank,
+        "n_best": draw.randint(1, beam_size),
+        "token_min_logp": draw.choice((-INF, -2.0)),
+        "beam_prune_logp": draw.choice((-INF, -4.0)),
+        "blank_skip": draw.choice((None, 0.5)),
+        "hot_words": some(draw, hot),
+        "return_times": draw.random() < 0.3,
+    }
+
+
 def draw_boxes(draw: random.Random, N: int) -> Tensor:
     corner = 20 * torch.rand(N, 2)
     return torch.cat([corner, corner + 10 * torch.rand(N, 2)], dim=1)
@@ -524,6 +594,41 @@ OPERATORS = {
         refused={"n_best": (0, -1, 1025, *FAR)},
         optional=("start", "end", "lengths"),
         other_numbers=not_finite,  # which of several NaN is the best is nobody's promise
+    ),
+    "ctc_loss": Operator(
+        draw=draw_ctc_loss,
+        call=lambda arguments: ops.ctc_loss(**arguments),
+        ranges=ctc_ranges,
+        refused=CTC_REFUSED,
+        other_numbers=not_finite,  # NaN and infinities in sums of logarithms
+    ),
+    "ctc_loss_from_logits": Operator(
+        draw=draw_ctc_loss_from_logits,
+        call=lambda arguments: ops.ctc_loss_from_logits(**arguments),
+        ranges=ctc_ranges,
+        refused=CTC_REFUSED,
+        other_numbers=not_finite,
+    ),
+    "viterbi_align": Operator(
+        draw=draw_align,
+        call=lambda arguments: ops.viterbi_align(**arguments),
+        ranges=ctc_ranges,
+        refused=CTC_REFUSED,
+        other_numbers=not_finite,
+    ),
+    "ctc_beam_search": Operator(
+        draw=draw_ctc_beam,
+        call=lambda arguments: ops.ctc_beam_search(**arguments),
+        ranges=ctc_beam_ranges,
+        refused={
+            "beam_size": (0, -1, 1 << 17, *FAR),
+            "blank": (-1, *FAR),
+            "n_best": (0, -1, *FAR),
+            "token_min_logp": (NAN,),
+            "beam_prune_logp": (NAN, 1.0, INF),
+        },
+        optional=("lengths", "blank_skip", "hot_words"),
+        other_numbers=lambda arguments: not_finite(arguments) or repeats(arguments["log_probs"]),
     ),
     "nms": Operator(draw=draw_nms, call=lambda arguments: ops.nms(**arguments), refused={"iou_threshold": (NAN,)}),
     "batched_nms": Operator(

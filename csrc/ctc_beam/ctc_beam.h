@@ -26,8 +26,6 @@
 // passes goes to a buffer that now and then is cut to the best.
 //
 // On CUDA (cuda.cu), without language models, a block has a sentence.
-//
-// Tried and dropped: see the table in benchmarks/ctc_beam_search.py's results.
 #pragma once
 
 #include <cstdint>

@@ -356,6 +356,9 @@ def _times(frames: Tensor, lengths: Tensor, found: CtcHypotheses, blank: int) ->
 def _fake(
     log_probs: Tensor, lengths: Tensor, beam_size: int, n_best: int, *rest: object
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    models = [x for model in rest if isinstance(model, list) for x in model if isinstance(x, Tensor)]
+    arrays = {f"model[{n}]": x for n, x in enumerate(models)}
+    check_tensors("ctc_beam_search", {"log_probs": log_probs, "lengths": lengths, **arrays})
     B, T, _ = log_probs.shape
     real = torch.promote_types(log_probs.dtype, torch.float32)
     return (

@@ -19,6 +19,7 @@ from torch.autograd.function import once_differentiable
 
 from seqkit.errors import InputError
 from seqkit.ops import library
+from seqkit.ops.arguments import check_range, check_tensors, indices
 
 Lengths = Int[Tensor, " B"] | Int[Tensor, ""] | Sequence[int]
 REDUCTIONS = ("none", "mean", "sum")
@@ -183,23 +184,28 @@ def _loss(
     logits: bool,
 ) -> Tensor:
     where = f"ops.{name}"
+    name_of_frames = "logits" if logits else "log_probs"
+    check_tensors(where, {name_of_frames: frames, "targets": targets})
+    if not frames.is_floating_point():
+        raise InputError(f"{where}: {name_of_frames} must be of floats, got {frames.dtype}")
+    if not isinstance(zero_infinity, bool):
+        raise InputError(f"{where}: zero_infinity must be True or False, got {zero_infinity!r}")
     if reduction not in REDUCTIONS:
         raise InputError(f"{where}: reduction must be one of {', '.join(REDUCTIONS)}, got {reduction!r}")
     if frames.ndim not in (2, 3):
-        raise InputError(f"{where}: {'logits' if logits else 'log_probs'} must have two or three axes, "
-                         f"got {frames.ndim}")  # fmt: skip
+        raise InputError(f"{where}: {name_of_frames} must have two or three axes, got {frames.ndim}")
     single = frames.ndim == 2
     if single:
         frames = frames[:, None]
     _, B, C = frames.shape
-    if not 0 <= blank < C:
-        raise InputError(f"{where}: blank must be from 0 to {C - 1}, got {blank}")
+    if not isinstance(blank, int) or not 0 <= blank < C:
+        raise InputError(f"{where}: blank must be an integer from 0 to {C - 1}, got {blank!r}")
     device = frames.device
     counts = [
-        _lengths(f"{where}: {which}", given, B, device)
+        _lengths(where, which, given, B, device)
         for which, given in (("input_lengths", input_lengths), ("target_lengths", target_lengths))
     ]
-    targets = targets.to(device, torch.int64)
+    targets = indices(where, "targets", targets)
     if targets.ndim == 1:
         targets = _padded(where, targets, target_lengths, counts[1])
     if targets.ndim != 2 or targets.shape[0] != B:
@@ -207,6 +213,7 @@ def _loss(
 
     on_cpu = device.type == "cpu"
     if library.backend("ctc_loss", device) != "native" or (frames.dtype == torch.float64 and not on_cpu):
+        check_problem(where, targets, counts[0], counts[1], frames.shape[0], C, blank)
         with torch.autocast(device.type, enabled=False):
             frames = frames.to(torch.promote_types(frames.dtype, torch.float32))
             if logits:  # what stands in the padding may be NaN
@@ -230,13 +237,33 @@ def _loss(
     return losses[0] if single else losses
 
 
-def _lengths(what: str, given: Tensor | Sequence[int], B: int, device: torch.device) -> Tensor:
+def _lengths(where: str, name: str, given: Tensor | Sequence[int], B: int, device: torch.device) -> Tensor:
     """One int64 a sentence, on the device."""
-    lengths = torch.as_tensor(given, dtype=torch.int64, device=device).contiguous()
+    if not isinstance(given, Tensor):
+        if not isinstance(given, list | tuple) or not all(isinstance(n, int) for n in given):
+            raise InputError(f"{where}: {name} must be a tensor or a sequence of integers, got {given!r}")
+        given = torch.tensor(given, dtype=torch.int64)
+    lengths = indices(where, name, given.to(device))
     lengths = lengths[None] if lengths.ndim == 0 else lengths
     if lengths.shape != (B,):
-        raise InputError(f"{what} must have the shape [{B}], got {list(lengths.shape)}")
+        raise InputError(f"{where}: {name} must have the shape [{B}], got {list(lengths.shape)}")
     return lengths
+
+
+def check_problem(
+    where: str, targets: Tensor, input_lengths: Tensor, target_lengths: Tensor, T: int, C: int, blank: int
+) -> None:
+    """Raises RuntimeError, as the kernels do, for a length or a label that is out of range; on the CPU alone."""
+    S = targets.shape[1]
+    check_range(where, "input_lengths", input_lengths, 0, T)
+    check_range(where, "target_lengths", target_lengths, 0, S)
+    if targets.device.type != "cpu" or torch.compiler.is_compiling() or type(targets) is not Tensor:
+        return
+    read = targets[torch.arange(S) < target_lengths[:, None]]
+    wrong = read[(read < 0) | (read >= C) | (read == blank)]
+    if wrong.numel():
+        got = int(wrong[0])
+        raise RuntimeError(f"{where}: targets must be from 0 to {C - 1} and not the blank {blank}, got {got}")
 
 
 def _padded(where: str, targets: Tensor, given: Tensor | Sequence[int], lengths: Tensor) -> Tensor:
@@ -262,6 +289,8 @@ def _fake_forward(
     logits: bool,
     with_gradient: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
+    given = {"frames": frames, "targets": targets}
+    check_tensors("ctc_loss", {**given, "input_lengths": input_lengths, "target_lengths": target_lengths})
     B, T = frames.shape[:2] if batch_first else (frames.shape[1], frames.shape[0])
     real = torch.promote_types(frames.dtype, torch.float32)
     slots = torch.sym_min(targets.shape[1], T) + 1  # type: ignore[no-untyped-call]
@@ -273,6 +302,8 @@ def _fake_forward(
 
 
 def _fake_backward(grad_losses: Tensor, frames: Tensor, *rest: object) -> Tensor:
+    given = (grad_losses, frames, *rest)
+    check_tensors("ctc_loss_backward", {f"argument {n}": x for n, x in enumerate(given) if isinstance(x, Tensor)})
     return frames.new_empty(frames.shape)
 
 

@@ -13,6 +13,8 @@ from torch import Tensor
 
 from seqkit.errors import InputError
 from seqkit.ops import library
+from seqkit.ops.arguments import check_tensors, indices
+from seqkit.ops.ctc_loss import check_problem
 
 
 def viterbi_align_reference(
@@ -86,23 +88,31 @@ def viterbi_align(
     Raises:
         InputError: shapes do not fit, blank is no class. RuntimeError, on the CPU: a length or a label is out of range.
     """
+    given = {"log_probs": log_probs, "targets": targets}
+    check_tensors("ops.viterbi_align", {**given, "input_lengths": input_lengths, "target_lengths": target_lengths})
     if log_probs.ndim != 3:
         raise InputError(f"ops.viterbi_align: log_probs must have three axes, got {log_probs.ndim}")
     B, _, C = log_probs.shape
-    if not 0 <= blank < C:
-        raise InputError(f"ops.viterbi_align: blank must be from 0 to {C - 1}, got {blank}")
+    if not log_probs.is_floating_point():
+        raise InputError(f"ops.viterbi_align: log_probs must be of floats, got {log_probs.dtype}")
+    if not isinstance(blank, int) or not 0 <= blank < C:
+        raise InputError(f"ops.viterbi_align: blank must be an integer from 0 to {C - 1}, got {blank!r}")
     if targets.ndim != 2 or targets.shape[0] != B:
         raise InputError(f"ops.viterbi_align: targets must have the shape [{B}, S], got {list(targets.shape)}")
     for name, lengths in (("input_lengths", input_lengths), ("target_lengths", target_lengths)):
         if lengths.shape != (B,):
             raise InputError(f"ops.viterbi_align: {name} must have the shape [{B}], got {list(lengths.shape)}")
     device = log_probs.device
-    whole = [x.to(device, torch.int64).contiguous() for x in (targets, input_lengths, target_lengths)]
+    whole = [
+        indices("ops.viterbi_align", name, x)
+        for name, x in (("targets", targets), ("input_lengths", input_lengths), ("target_lengths", target_lengths))
+    ]
     frames, on_cpu = log_probs.detach(), device.type == "cpu"
     native = library.backend("viterbi_align", device) == "native" and (on_cpu or frames.dtype != torch.float64)
     if on_cpu or not native:
         frames = frames.to(torch.promote_types(frames.dtype, torch.float32))
     if not native:
+        check_problem("ops.viterbi_align", whole[0], whole[1], whole[2], log_probs.shape[1], C, blank)
         return viterbi_align_reference(frames, *whole, blank=blank)
     batch_first = frames.is_contiguous() or not frames.transpose(0, 1).is_contiguous()
     frames = frames.contiguous() if batch_first else frames.transpose(0, 1)
@@ -113,6 +123,8 @@ def viterbi_align(
 def _fake(
     frames: Tensor, targets: Tensor, input_lengths: Tensor, target_lengths: Tensor, blank: int, batch_first: bool
 ) -> tuple[Tensor, Tensor]:
+    given = {"frames": frames, "targets": targets}
+    check_tensors("viterbi_align", {**given, "input_lengths": input_lengths, "target_lengths": target_lengths})
     B, T = frames.shape[:2] if batch_first else (frames.shape[1], frames.shape[0])
     real = torch.promote_types(frames.dtype, torch.float32)
     return frames.new_empty((B, T), dtype=torch.int64), frames.new_empty(B, dtype=real)

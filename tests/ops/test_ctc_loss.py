@@ -356,7 +356,7 @@ def test_ctc_loss_refuses_what_does_not_fit() -> None:
     log_probs, targets, input_lengths, target_lengths = problem(12, 3, 6, 4)
     with pytest.raises(InputError, match="reduction must be one of none, mean, sum, got 'max'"):
         loss(log_probs, targets, input_lengths, target_lengths, reduction="max")
-    with pytest.raises(InputError, match="blank must be from 0 to 5, got 6"):
+    with pytest.raises(InputError, match="blank must be an integer from 0 to 5, got 6"):
         loss(log_probs, targets, input_lengths, target_lengths, 6)
     with pytest.raises(InputError, match="log_probs must have two or three axes, got 1"):
         loss(log_probs[0, 0], targets, input_lengths, target_lengths)

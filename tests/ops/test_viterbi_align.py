@@ -147,7 +147,7 @@ def test_viterbi_align_refuses_what_does_not_fit() -> None:
     log_probs, targets, input_lengths, target_lengths = problem(3, 5, 4, 2)
     with pytest.raises(InputError, match="log_probs must have three axes, got 2"):
         align(log_probs[0], targets, input_lengths, target_lengths)
-    with pytest.raises(InputError, match="blank must be from 0 to 3, got 4"):
+    with pytest.raises(InputError, match="blank must be an integer from 0 to 3, got 4"):
         align(log_probs, targets, input_lengths, target_lengths, blank=4)
     with pytest.raises(InputError, match=r"targets must have the shape \[3, S\], got \[6\]"):
         align(log_probs, targets.flatten(), input_lengths, target_lengths)

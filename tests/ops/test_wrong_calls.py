@@ -19,6 +19,9 @@ SOUND = [
     "box_iou",
     "crf_decode",
     "crf_log_likelihood",
+    "ctc_beam_search",
+    "ctc_loss",
+    "ctc_loss_from_logits",
     "decode_attention",
     "cross_attention_decode",
     "extend_ancestry",
@@ -31,6 +34,7 @@ SOUND = [
     "mean_log_softmax",
     "nms",
     "soft_nms",
+    "viterbi_align",
 ]
 
 

@@ -160,6 +160,11 @@ def test_ctc_beam_search_ties_keep_the_earlier_then_the_lower_label() -> None:
             assert found.sequences(0) == [[], [1], [2]]
             found = ops.ctc_beam_search(flat, beam_size=3, n_best=3, blank=3)
             assert found.sequences(0) == [[], [0], [1]]
+            # [3] is no longer there to give its share to itself.
+            certain = torch.tensor([[[NEVER, NEVER, NEVER, 0.0]]])
+            found = ops.ctc_beam_search(torch.cat([flat, certain], dim=1), beam_size=3, n_best=3)
+            assert found.sequences(0) == [[3], [1, 3], [2, 3]]
+            assert found.log_probs.exp().tolist()[0] == pytest.approx([0.25] * 3)
 
 
 @pytest.mark.parametrize("backend", ["auto", "reference"])

@@ -121,8 +121,8 @@ __m512i pack_half(const Lines& lines, int64_t first, int64_t start, uint16_t* to
     const Split a = split(x), b = split(y);
 #pragma GCC unroll 3
     for (int part = 0; part < kParts; ++part) {
-      keep(to + part * kTile + 32 * i, kStepsAdjoin ? one_after_the_other(a.part[part], b.part[part])
-                                                    : side_by_side(a.part[part], b.part[part]));
+      keep(to + part * kTile + 32 * i,
+           kStepsAdjoin ? one_after_the_other(a.part[part], b.part[part]) : side_by_side(a.part[part], b.part[part]));
     }
   }
   if (kStepsAdjoin == lines.columns) {
@@ -159,10 +159,10 @@ inline void multiply(const uint16_t* a, const uint16_t* b, int64_t steps) {
 #define SEQKIT_LOAD_B(part)     \
   _tile_loadd(6, b + part, 64); \
   _tile_loadd(7, b + kHalf + part, 64)
-#define SEQKIT_MULTIPLY     \
-  _tile_dpbf16ps(0, 4, 6);  \
-  _tile_dpbf16ps(1, 4, 7);  \
-  _tile_dpbf16ps(2, 5, 6);  \
+#define SEQKIT_MULTIPLY    \
+  _tile_dpbf16ps(0, 4, 6); \
+  _tile_dpbf16ps(1, 4, 7); \
+  _tile_dpbf16ps(2, 5, 6); \
   _tile_dpbf16ps(3, 5, 7)
   for (int64_t step = 0; step < steps; ++step, a += kStripBits, b += kStripBits) {
     SEQKIT_LOAD_A(kLo);

@@ -21,6 +21,7 @@ from seqkit.ops.decode_attention import (
 )
 from seqkit.ops.library import backend, use_backend
 from seqkit.ops.linear import linear, linear_reference, pack_linear_weight
+from seqkit.ops.matmul import matmul
 from seqkit.ops.nms import (
     batched_nms,
     box_iou,
@@ -31,6 +32,7 @@ from seqkit.ops.nms import (
     soft_nms_reference,
 )
 from seqkit.ops.recurrent import gru_cell, gru_cell_reference, lstm_cell, lstm_cell_reference
+from seqkit.ops.rnn import RecurrentWeights, gru, lstm, rnn
 from seqkit.ops.roi_align import roi_align, roi_align_reference
 from seqkit.ops.viterbi_align import viterbi_align, viterbi_align_reference
 from seqkit.ops.word_model import WordModel
@@ -40,6 +42,7 @@ __all__ = [
     "BeamState",
     "CtcHypotheses",
     "WordModel",
+    "RecurrentWeights",
     "additive_attention",
     "additive_attention_reference",
     "attention",
@@ -65,17 +68,21 @@ __all__ = [
     "decode_attention_reference",
     "extend_ancestry",
     "extend_ancestry_reference",
+    "gru",
     "gru_cell",
     "gru_cell_reference",
     "hot_word_automaton",
     "linear",
     "linear_reference",
+    "lstm",
     "lstm_cell",
     "lstm_cell_reference",
+    "matmul",
     "mean_log_softmax",
     "nms",
     "nms_reference",
     "pack_linear_weight",
+    "rnn",
     "roi_align",
     "roi_align_reference",
     "soft_nms",

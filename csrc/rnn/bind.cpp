@@ -1,0 +1,396 @@
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+
+#include <algorithm>
+#include <cstring>
+#include <numeric>
+#include <optional>
+#include <tuple>
+#include <vector>
+
+#include "common/check.h"
+#include "rnn/rnn.h"
+
+namespace seqkit {
+namespace {
+
+using MaybeTensor = std::optional<Tensor>;
+
+constexpr int64_t kWorkPerThread = 100000;  // multiply-adds that are worth waking a thread for
+constexpr int64_t kUnitWork = 64;           // of a unit's gates and norms
+
+template <typename Number>
+const Number* data(const MaybeTensor& tensor) {
+  return tensor ? static_cast<const Number*>(tensor->const_data_ptr()) : nullptr;
+}
+
+template <typename Number>
+Number* mutable_data(Tensor& tensor) {
+  return tensor.numel() ? static_cast<Number*>(tensor.mutable_data_ptr()) : nullptr;
+}
+
+// The arguments that both passes share.
+struct Call {
+  const char* where;
+  const Tensor &from_input, &h0;
+  const MaybeTensor& c0;
+  const Tensor& weight;
+  const MaybeTensor &bias_input, &bias_hidden, &gain_input, &gain_hidden, &gain_state, &bias_state, &peepholes,
+      &lengths, &seed;
+  Cell cell;
+  bool reverse, layer_norm;
+  double zoneout_hidden, zoneout_state;
+
+  int64_t batch() const { return from_input.size(0); }
+  int64_t steps() const { return from_input.size(1); }
+  int64_t width() const { return h0.size(1); }
+  int64_t gate_width() const { return gates_of(cell) * width(); }
+  bool keeps_products() const { return layer_norm || cell == Cell::kGru; }
+  bool is_double() const { return from_input.scalar_type() == ScalarType::Double; }
+};
+
+void check_dense(const Call& call, const char* name, const Tensor& tensor, std::initializer_list<int64_t> shape) {
+  check_cpu(call.where, name, tensor);
+  check_dtype(call.where, name, tensor, call.from_input.scalar_type());
+  check_shape(call.where, name, tensor, shape);
+  check_contiguous(call.where, name, tensor);
+}
+
+void check_dense(const Call& call, const char* name, const MaybeTensor& tensor, std::initializer_list<int64_t> shape) {
+  if (tensor) check_dense(call, name, *tensor, shape);
+}
+
+void check(const Call& call, int64_t cell) {
+  STD_TORCH_CHECK(cell >= 0 && cell <= 3, call.where, ": cell must be from 0 to 3, got ", cell);
+  const ScalarType dtype = call.from_input.scalar_type();
+  STD_TORCH_CHECK(dtype == ScalarType::Float || dtype == ScalarType::Double, call.where,
+                  ": from_input must have the dtype Float or Double, got ", torch::headeronly::toString(dtype));
+  check_dense(call, "from_input", call.from_input, {kAny, kAny, kAny});
+  check_dense(call, "h0", call.h0, {call.batch(), kAny});
+  const int64_t H = call.width(), GH = call.gate_width();
+  check_dense(call, "from_input", call.from_input, {call.batch(), call.steps(), GH});
+  check_dense(call, "weight", call.weight, {GH, H});
+  STD_TORCH_CHECK(call.c0.has_value() == (call.cell == Cell::kLstm), call.where,
+                  ": c0 must be given to an LSTM and to no other, got ", call.c0 ? "one" : "none");
+  check_dense(call, "c0", call.c0, {call.batch(), H});
+  check_dense(call, "bias_input", call.bias_input, {GH});
+  check_dense(call, "bias_hidden", call.bias_hidden, {GH});
+  check_dense(call, "gain_input", call.gain_input, {GH});
+  check_dense(call, "gain_hidden", call.gain_hidden, {GH});
+  check_dense(call, "gain_state", call.gain_state, {H});
+  check_dense(call, "bias_state", call.bias_state, {H});
+  check_dense(call, "peepholes", call.peepholes, {kPeepholes, H});
+  if (call.lengths) check_lengths(call.where, "lengths", *call.lengths, call.batch(), call.steps(), call.from_input);
+  for (const double share : {call.zoneout_hidden, call.zoneout_state}) {
+    STD_TORCH_CHECK(share >= 0 && share <= 1, call.where, ": zoneout must be from 0 to 1, got ", share);
+  }
+  if (call.seed) {
+    check_cpu(call.where, "seed", *call.seed);
+    check_dtype(call.where, "seed", *call.seed, ScalarType::Long);
+    check_shape(call.where, "seed", *call.seed, {1});
+  }
+}
+
+// Which sentence is in which slot, and how many are left at each step.
+struct Slots {
+  std::vector<int64_t> order, lengths;
+
+  explicit Slots(const Call& call) : order(call.batch()), lengths(call.batch(), call.steps()) {
+    std::iota(order.begin(), order.end(), 0);
+    const int64_t* given = data<int64_t>(call.lengths);
+    if (!given) return;
+    std::stable_sort(order.begin(), order.end(), [&](int64_t a, int64_t b) { return given[a] > given[b]; });
+    for (size_t slot = 0; slot < order.size(); ++slot) lengths[slot] = given[order[slot]];
+  }
+  int64_t longest() const { return lengths.empty() ? 0 : lengths[0]; }
+  int64_t left(int64_t step) const {
+    return std::partition_point(lengths.begin(), lengths.end(), [&](int64_t length) { return length > step; }) -
+           lengths.begin();
+  }
+};
+
+template <typename Number>
+RnnInputs<Number> inputs(const Call& call, const Slots& slots) {
+  return {
+      .cell = call.cell,
+      .reverse = call.reverse,
+      .layer_norm = call.layer_norm,
+      .batch = call.batch(),
+      .steps = call.steps(),
+      .width = call.width(),
+      .order = slots.order.data(),
+      .lengths = slots.lengths.data(),
+      .from_input = data<Number>(call.from_input),
+      .h0 = data<Number>(call.h0),
+      .c0 = data<Number>(call.c0),
+      .bias_input = data<Number>(call.bias_input),
+      .bias_hidden = data<Number>(call.bias_hidden),
+      .gain_input = data<Number>(call.gain_input),
+      .gain_hidden = data<Number>(call.gain_hidden),
+      .gain_state = data<Number>(call.gain_state),
+      .bias_state = data<Number>(call.bias_state),
+      .peepholes = data<Number>(call.peepholes),
+      .zoneout_hidden = static_cast<Number>(call.zoneout_hidden),
+      .zoneout_state = static_cast<Number>(call.zoneout_state),
+      .random = call.seed.has_value(),
+      .seed = call.seed ? static_cast<uint64_t>(*data<int64_t>(call.seed)) : 0,
+  };
+}
+
+// The hidden weights in panels, for the product with hidden states or, `turned`, with gradients.
+template <typename Number>
+Tensor pack(const Call& call, bool turned) {
+  const int64_t depth = turned ? call.gate_width() : call.width();
+  const int64_t columns = turned ? call.width() : call.gate_width();
+  Tensor packed = torch::stable::new_empty(call.weight, {panels(columns), depth, kRnnPanel});
+  Number* to = mutable_data<Number>(packed);
+  torch::stable::parallel_for(0, depth ? panels(columns) : 0, 8, [&](int64_t begin, int64_t end) {
+    rnn_pack(data<Number>(call.weight), turned, depth, columns, to, begin, end);
+  });
+  return packed;
+}
+
+template <typename Number>
+void multiply(const RnnProduct<Number>& product) {
+  const int64_t work = product.rows * product.depth * kRnnPanel + 1;
+  torch::stable::parallel_for(0, panels(product.columns), 1 + kWorkPerThread / work,
+                              [&](int64_t begin, int64_t end) { rnn_product(product, begin, end); });
+}
+
+// Rows of [B, H] put into their slots, or back.
+template <typename Number>
+void to_slots(const Slots& slots, const Number* from, int64_t width, Number* to) {
+  for (size_t slot = 0; slot < slots.order.size(); ++slot) {
+    Number* row = to + static_cast<int64_t>(slot) * width;
+    if (from) {
+      std::copy_n(from + slots.order[slot] * width, width, row);
+    } else {
+      std::fill_n(row, width, Number(0));
+    }
+  }
+}
+
+template <typename Number>
+void from_slots(const Slots& slots, const Number* from, int64_t width, Number* to) {
+  for (size_t slot = 0; slot < slots.order.size(); ++slot) {
+    std::copy_n(from + static_cast<int64_t>(slot) * width, width, to + slots.order[slot] * width);
+  }
+}
+
+// Zero beyond the lengths.
+template <typename Number>
+void clear_padding(const Call& call, const Slots& slots, Tensor& tensor) {
+  const int64_t steps = call.steps(), row = tensor.size(2);
+  Number* to = mutable_data<Number>(tensor);
+  if (!to) return;
+  for (size_t slot = 0; slot < slots.order.size(); ++slot) {
+    std::fill_n(to + (slots.order[slot] * steps + slots.lengths[slot]) * row, (steps - slots.lengths[slot]) * row,
+                Number(0));
+  }
+}
+
+struct Results {
+  Tensor outputs, hidden, state, gates, products, states, stats;
+};
+
+template <typename Number>
+void run_forward(const Call& call, bool training, Results& results) {
+  const int64_t B = call.batch(), H = call.width(), GH = call.gate_width();
+  const Slots slots(call);
+  clear_padding<Number>(call, slots, results.outputs);
+  Tensor hidden = torch::stable::new_empty(call.h0, {B, H}), state = torch::stable::new_empty(call.h0, {B, H});
+  Tensor candidates = torch::stable::new_empty(call.h0, {B, H}), step = torch::stable::new_empty(call.h0, {B, GH});
+  to_slots(slots, data<Number>(call.h0), H, mutable_data<Number>(hidden));
+  to_slots(slots, data<Number>(call.c0), H, mutable_data<Number>(state));
+  const RnnInputs<Number> in = inputs<Number>(call, slots);
+  const RnnForward<Number> to{
+      .outputs = mutable_data<Number>(results.outputs),
+      .gates = training ? mutable_data<Number>(results.gates) : nullptr,
+      .products = mutable_data<Number>(results.products),
+      .states = mutable_data<Number>(results.states),
+      .stats = mutable_data<Number>(results.stats),
+      .hidden = mutable_data<Number>(hidden),
+      .state = mutable_data<Number>(state),
+      .candidates = mutable_data<Number>(candidates),
+      .step = mutable_data<Number>(step),
+  };
+  if (H > 0) {
+    const Tensor packed = pack<Number>(call, false);
+    for (int64_t t = 0; t < slots.longest(); ++t) {
+      const int64_t rows = slots.left(t);
+      multiply<Number>({.x = to.hidden,
+                        .packed = data<Number>(packed),
+                        .y = to.step,
+                        .rows = rows,
+                        .depth = H,
+                        .columns = GH,
+                        .add = false});
+      torch::stable::parallel_for(0, rows, 1 + kWorkPerThread / (GH * kUnitWork),
+                                  [&](int64_t begin, int64_t end) { rnn_forward(in, to, t, begin, end); });
+    }
+  }
+  from_slots(slots, data<Number>(hidden), H, mutable_data<Number>(results.hidden));
+  if (call.cell == Cell::kLstm) from_slots(slots, data<Number>(state), H, mutable_data<Number>(results.state));
+}
+
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> forward(
+    const Tensor& from_input, const Tensor& h0, const MaybeTensor& c0, const Tensor& weight,
+    const MaybeTensor& bias_input, const MaybeTensor& bias_hidden, const MaybeTensor& gain_input,
+    const MaybeTensor& gain_hidden, const MaybeTensor& gain_state, const MaybeTensor& bias_state,
+    const MaybeTensor& peepholes, const MaybeTensor& lengths, const MaybeTensor& seed, int64_t cell, bool reverse,
+    bool layer_norm, double zoneout_hidden, double zoneout_state, bool training) {
+  const Call call{"rnn",        from_input, h0,
+                  c0,           weight,     bias_input,
+                  bias_hidden,  gain_input, gain_hidden,
+                  gain_state,   bias_state, peepholes,
+                  lengths,      seed,       static_cast<Cell>(cell),
+                  reverse,      layer_norm, zoneout_hidden,
+                  zoneout_state};
+  check(call, cell);
+  const int64_t B = call.batch(), T = call.steps(), H = call.width(), GH = call.gate_width();
+  const bool lstm = call.cell == Cell::kLstm;
+  const auto saved = [&](bool wanted, int64_t width) {
+    return torch::stable::new_empty(from_input, {training && wanted ? B : 0, T, width});
+  };
+  Results results{
+      .outputs = torch::stable::new_empty(from_input, {B, T, H}),
+      .hidden = torch::stable::new_empty(from_input, {B, H}),
+      .state = torch::stable::new_empty(from_input, {lstm ? B : 0, H}),
+      .gates = saved(true, GH),
+      .products = saved(call.keeps_products(), GH),
+      .states = saved(lstm, H),
+      .stats = saved(layer_norm, kRnnStats),
+  };
+  call.is_double() ? run_forward<double>(call, training, results) : run_forward<float>(call, training, results);
+  return {results.outputs,  results.hidden, results.state, results.gates,
+          results.products, results.states, results.stats};
+}
+
+struct Gradients {
+  Tensor input, products, h0, c0, before, sums;
+};
+
+template <typename Number>
+void run_backward(const Call& call, const MaybeTensor& grad_outputs, const MaybeTensor& grad_hidden,
+                  const MaybeTensor& grad_state, const Tensor& outputs, const Tensor& gates, const Tensor& products,
+                  const Tensor& states, const Tensor& stats, Gradients& grads) {
+  const int64_t B = call.batch(), H = call.width(), GH = call.gate_width();
+  const Slots slots(call);
+  clear_padding<Number>(call, slots, grads.input);
+  clear_padding<Number>(call, slots, grads.before);
+  if (call.keeps_products()) clear_padding<Number>(call, slots, grads.products);
+  Tensor hidden = torch::stable::new_empty(call.h0, {B, H}), state = torch::stable::new_empty(call.h0, {B, H});
+  Tensor step = torch::stable::new_empty(call.h0, {B, GH});
+  Tensor step_input = torch::stable::new_empty(call.h0, {call.keeps_products() ? B : 0, GH});
+  to_slots(slots, data<Number>(grad_hidden), H, mutable_data<Number>(hidden));
+  to_slots(slots, data<Number>(grad_state), H, mutable_data<Number>(state));
+  const RnnInputs<Number> in = inputs<Number>(call, slots);
+  const auto saved = [](const Tensor& tensor) { return tensor.numel() ? data<Number>(tensor) : nullptr; };
+  const RnnBackward<Number> to{
+      .grad_outputs = data<Number>(grad_outputs),
+      .outputs = data<Number>(outputs),
+      .gates = data<Number>(gates),
+      .products = saved(products),
+      .states = saved(states),
+      .stats = saved(stats),
+      .grad_hidden = mutable_data<Number>(hidden),
+      .grad_state = mutable_data<Number>(state),
+      .grad_step_input = mutable_data<Number>(step_input),
+      .grad_step = mutable_data<Number>(step),
+      .grad_input = mutable_data<Number>(grads.input),
+      .grad_products = mutable_data<Number>(grads.products),
+      .before = mutable_data<Number>(grads.before),
+      .sums = mutable_data<Number>(grads.sums),
+  };
+  if (to.sums) std::fill_n(to.sums, grads.sums.numel(), Number(0));
+  if (H > 0) {
+    const Tensor packed = pack<Number>(call, true);
+    for (int64_t t = slots.longest() - 1; t >= 0; --t) {
+      const int64_t rows = slots.left(t), groups = (rows + kSlotGroup - 1) / kSlotGroup;
+      torch::stable::parallel_for(0, groups, 1 + kWorkPerThread / (GH * kUnitWork * kSlotGroup),
+                                  [&](int64_t begin, int64_t end) { rnn_backward(in, to, t, rows, begin, end); });
+      multiply<Number>({.x = to.grad_step,
+                        .packed = data<Number>(packed),
+                        .y = to.grad_hidden,
+                        .rows = rows,
+                        .depth = GH,
+                        .columns = H,
+                        .add = true});
+    }
+  }
+  from_slots(slots, data<Number>(hidden), H, mutable_data<Number>(grads.h0));
+  if (call.cell == Cell::kLstm) from_slots(slots, data<Number>(state), H, mutable_data<Number>(grads.c0));
+}
+
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> backward(
+    const MaybeTensor& grad_outputs, const MaybeTensor& grad_hidden, const MaybeTensor& grad_state,
+    const Tensor& from_input, const Tensor& h0, const MaybeTensor& c0, const Tensor& weight,
+    const MaybeTensor& bias_input, const MaybeTensor& bias_hidden, const MaybeTensor& gain_input,
+    const MaybeTensor& gain_hidden, const MaybeTensor& gain_state, const MaybeTensor& bias_state,
+    const MaybeTensor& peepholes, const MaybeTensor& lengths, const MaybeTensor& seed, int64_t cell, bool reverse,
+    bool layer_norm, double zoneout_hidden, double zoneout_state, const Tensor& outputs, const Tensor& gates,
+    const Tensor& products, const Tensor& states, const Tensor& stats) {
+  const Call call{"rnn_backward",
+                  from_input,
+                  h0,
+                  c0,
+                  weight,
+                  bias_input,
+                  bias_hidden,
+                  gain_input,
+                  gain_hidden,
+                  gain_state,
+                  bias_state,
+                  peepholes,
+                  lengths,
+                  seed,
+                  static_cast<Cell>(cell),
+                  reverse,
+                  layer_norm,
+                  zoneout_hidden,
+                  zoneout_state};
+  check(call, cell);
+  const int64_t B = call.batch(), T = call.steps(), H = call.width(), GH = call.gate_width();
+  const bool lstm = call.cell == Cell::kLstm;
+  check_dense(call, "grad_outputs", grad_outputs, {B, T, H});
+  check_dense(call, "grad_hidden", grad_hidden, {B, H});
+  check_dense(call, "grad_state", grad_state, {B, H});
+  check_dense(call, "outputs", outputs, {B, T, H});
+  check_dense(call, "gates", gates, {B, T, GH});
+  check_dense(call, "products", products, {call.keeps_products() ? B : 0, T, GH});
+  check_dense(call, "states", states, {lstm ? B : 0, T, H});
+  check_dense(call, "stats", stats, {layer_norm ? B : 0, T, kRnnStats});
+  Gradients grads{
+      .input = torch::stable::new_empty(from_input, {B, T, GH}),
+      .products = torch::stable::new_empty(from_input, {call.keeps_products() ? B : 0, T, GH}),
+      .h0 = torch::stable::new_empty(from_input, {B, H}),
+      .c0 = torch::stable::new_empty(from_input, {lstm ? B : 0, H}),
+      .before = torch::stable::new_empty(from_input, {B, T, H}),
+      .sums = torch::stable::new_empty(from_input, {(B + kSlotGroup - 1) / kSlotGroup, rnn_sums(call.cell, H)}),
+  };
+  const auto run = call.is_double() ? run_backward<double> : run_backward<float>;
+  run(call, grad_outputs, grad_hidden, grad_state, outputs, gates, products, states, stats, grads);
+  return {grads.input, grads.products, grads.h0, grads.c0, grads.before, grads.sums};
+}
+
+}  // namespace
+}  // namespace seqkit
+
+#define SEQKIT_RNN_ARGUMENTS                                                                             \
+  "Tensor from_input, Tensor h0, Tensor? c0, Tensor weight, Tensor? bias_input, Tensor? bias_hidden, "   \
+  "Tensor? gain_input, Tensor? gain_hidden, Tensor? gain_state, Tensor? bias_state, Tensor? peepholes, " \
+  "Tensor? lengths, Tensor? seed, int cell, bool reverse, bool layer_norm, float zoneout_hidden, "       \
+  "float zoneout_state, "
+
+SEQKIT_LIBRARY(library) {
+  library.def("rnn(" SEQKIT_RNN_ARGUMENTS "bool training) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)");
+  library.def(
+      "rnn_backward(Tensor? grad_outputs, Tensor? grad_hidden, Tensor? grad_state, " SEQKIT_RNN_ARGUMENTS
+      "Tensor outputs, Tensor gates, Tensor products, Tensor states, Tensor stats) -> (Tensor, Tensor, Tensor, Tensor, "
+      "Tensor, Tensor)");
+}
+
+SEQKIT_LIBRARY_IMPL(CPU, library) {
+  library.impl("rnn", TORCH_BOX(&seqkit::forward));
+  library.impl("rnn_backward", TORCH_BOX(&seqkit::backward));
+}

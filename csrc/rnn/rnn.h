@@ -1,0 +1,98 @@
+// A layer of an RNN, LSTM or GRU over whole sequences, forward and backward: what stands between the products with the
+// inputs (all steps at once, the caller's) and the outputs. The single steps of decoding are recurrent.h's.
+//
+// Sentences are worked on in slots, the longest first, so that the rows of a step that still count are the first ones.
+// At each step come a product (hidden [slots, H] times U^T, or the gradients times U) over panels of columns, then what
+// is done unit by unit, with the norms, over slots. A row's numbers do not depend on how many slots there are.
+//
+// Gates in torch's order: LSTM input, forget, cell, output; GRU reset, update, new. G is their number, 1 for an RNN.
+// Layout: from_input [B, T, G H] = x W^T without bias; weights packed [ceil(N / 32)][K][32].
+//
+// Tried and dropped:
+//   MKL's sgemm for 20 rows         94 to 139 GFLOP/s a thread; tiles of 10 rows by 32 columns reach 188
+//   chains of all of k              154 GFLOP/s: a panel's part of 128 steps stays in the nearest cache for all rows
+//   AMX for the product of a step   its three-part weights are half as much again to stream, and streaming is the cost
+#pragma once
+
+#include <cstdint>
+
+namespace seqkit {
+
+enum class Cell : int64_t { kTanh = 0, kRelu = 1, kLstm = 2, kGru = 3 };
+
+constexpr int64_t kRnnPanel = 32;  // columns that are packed together
+constexpr int64_t kSlotGroup = 8;  // slots whose gradients of biases and gains are summed together
+constexpr int64_t kRnnStats = 5;   // of a row: mean and 1 / deviation of the input, of U h the latter, both of c
+constexpr int64_t kPeepholes = 3;  // to the input, the forget and the output gate
+
+inline int64_t gates_of(Cell cell) { return cell == Cell::kLstm ? 4 : cell == Cell::kGru ? 3 : 1; }
+
+// What the passes read.
+template <typename Number>
+struct RnnInputs {
+  Cell cell;
+  bool reverse, layer_norm;
+  int64_t batch, steps, width;
+  const int64_t *order, *lengths;          // [B], by slot: the sentence and its length
+  const Number *from_input, *h0, *c0;      // [B, T, G H], [B, H] twice
+  const Number *bias_input, *bias_hidden;  // [G H] or null
+  const Number *gain_input, *gain_hidden;  // [G H], with layer_norm; or null for ones
+  const Number *gain_state, *bias_state;   // [H], with layer_norm in an LSTM; or null for ones and zeros
+  const Number* peepholes;                 // [3, H] or null
+  Number zoneout_hidden, zoneout_state;    // the share of the old value, or the probability that it stays
+  bool random;                             // whether a unit stays as a whole or by that share
+  uint64_t seed;
+};
+
+template <typename Number>
+struct RnnForward {
+  Number* outputs;                            // [B, T, H]
+  Number *gates, *products, *states, *stats;  // for the backward pass, or null: [B, T, G H] twice, [B, T, H], [B, T, 5]
+  Number *hidden, *state, *candidates, *step;  // by slot: [B, H] three times, U h [B, G H]
+};
+
+template <typename Number>
+struct RnnBackward {
+  const Number* grad_outputs;  // [B, T, H] or null
+  const Number *outputs, *gates, *products, *states, *stats;
+  Number *grad_hidden, *grad_state;     // by slot [B, H]: of what a step leaves, then of what it met
+  Number *grad_step_input, *grad_step;  // by slot [B, G H]: the step's gradients of W x (GRU), of U h
+  Number *grad_input, *grad_products;   // [B, T, G H]; the second null where it equals the first
+  Number* before;                       // [B, T, H]: the hidden state that each step met
+  Number* sums;                         // [groups, rnn_sums]
+};
+
+// Of a group: gradients of bias_input, bias_hidden, gain_input, gain_hidden [G H each], gain_state, bias_state [H each]
+// and the peepholes [3 H].
+inline int64_t rnn_sums(Cell cell, int64_t width) { return (4 * gates_of(cell) + 2 + kPeepholes) * width; }
+
+// y[r, n] = (y[r, n] if `add`) + sum over k of x[r, k] w[k, n], for the columns of a panel.
+template <typename Number>
+struct RnnProduct {
+  const Number *x, *packed;
+  Number* y;
+  int64_t rows, depth, columns;
+  bool add;
+};
+
+inline int64_t panels(int64_t columns) { return (columns + kRnnPanel - 1) / kRnnPanel; }
+
+// Packs panels [begin, end) of w[k, n], which is weight[n, k] or, `turned`, weight[k, n].
+template <typename Number>
+void rnn_pack(const Number* weight, bool turned, int64_t depth, int64_t columns, Number* to, int64_t begin,
+              int64_t end);
+
+// Panels [begin, end).
+template <typename Number>
+void rnn_product(const RnnProduct<Number>& product, int64_t begin, int64_t end);
+
+// Slots [begin, end) of a step, after its product.
+template <typename Number>
+void rnn_forward(const RnnInputs<Number>& in, const RnnForward<Number>& to, int64_t step, int64_t begin, int64_t end);
+
+// Groups [begin, end) of the first `slots` slots of a step, before its product.
+template <typename Number>
+void rnn_backward(const RnnInputs<Number>& in, const RnnBackward<Number>& to, int64_t step, int64_t slots,
+                  int64_t begin, int64_t end);
+
+}  // namespace seqkit

@@ -43,7 +43,9 @@ CXX_FLAGS = (
 )
 NVCC_FLAGS = "-std=c++20 -O3 -lineinfo --expt-relaxed-constexpr -Xcompiler -fPIC,-fvisibility=hidden"
 # GCC 12 takes the undefined operand of its own intrinsics for a mistake (its bug 105593).
-AMX_FLAGS = "-march=x86-64-v4 -mprefer-vector-width=512 -mamx-tile -mamx-bf16 -Wno-uninitialized -Wno-maybe-uninitialized"
+AMX_FLAGS = (
+    "-march=x86-64-v4 -mprefer-vector-width=512 -mamx-tile -mamx-bf16 -Wno-uninitialized -Wno-maybe-uninitialized"
+)
 X86_LEVELS = {"base": "-march=x86-64", "v3": "-march=x86-64-v3", "v4": "-march=x86-64-v4 -mprefer-vector-width=512"}
 
 

@@ -112,12 +112,20 @@ def main() -> None:
     torch.manual_seed(0)
     layers = normed_weights()
     x = torch.randn(B, T, H, requires_grad=True)
-    exact_layers = [ops.RecurrentWeights(*(None if w is None else w.detach().double() for w in layer)) for layer in layers]
+    exact_layers = [
+        ops.RecurrentWeights(*(None if w is None else w.detach().double() for w in layer)) for layer in layers
+    ]
     with torch.no_grad(), ops.use_backend("reference"):
         exact_norm, exact_plain = (by_ops(x.double(), exact_layers, layer_norm) for layer_norm in (True, False))
     stack = torch_stack(layers)
     print(f"{LAYERS} layers of {H}, {T} steps of {B} sentences, forward and backward, {arguments.threads} thread(s)")
-    race("LSTM with layer norm", lambda: by_ops(x, layers, True), lambda: by_cells(x, layers), exact_norm, arguments.rounds)
+    race(
+        "LSTM with layer norm",
+        lambda: by_ops(x, layers, True),
+        lambda: by_cells(x, layers),
+        exact_norm,
+        arguments.rounds,
+    )
     race("plain LSTM", lambda: by_ops(x, layers, False), lambda: stack(x)[0], exact_plain, arguments.rounds)
 
 

@@ -197,7 +197,9 @@ template <typename Number>
 void run_forward(const Call& call, bool training, Results& results) {
   const int64_t B = call.batch(), H = call.width(), GH = call.gate_width();
   const Slots slots(call);
-  clear_padding<Number>(call, slots, results.outputs);
+  for (Tensor* tensor : {&results.outputs, &results.gates, &results.products, &results.states, &results.stats}) {
+    clear_padding<Number>(call, slots, *tensor);
+  }
   Tensor hidden = torch::stable::new_empty(call.h0, {B, H}), state = torch::stable::new_empty(call.h0, {B, H});
   Tensor candidates = torch::stable::new_empty(call.h0, {B, H}), step = torch::stable::new_empty(call.h0, {B, GH});
   to_slots(slots, data<Number>(call.h0), H, mutable_data<Number>(hidden));

@@ -93,8 +93,10 @@ struct Row {
     return {M::load(of_hidden, kWidth), M::load(of_state, kWidth)};
   }
 
-  // share * old + (1 - share) * fresh
-  static SEQKIT_ROW Vec blend(Vec share, Vec old, Vec fresh) { return M::fma(share, old - fresh, fresh); }
+  // share * old + (1 - share) * fresh; a unit that stays, stays to the last bit.
+  static SEQKIT_ROW Vec blend(Vec share, Vec old, Vec fresh) {
+    return share == M::splat(1) ? old : M::fma(share, old - fresh, fresh);
+  }
 
   // ---- forward ----
 

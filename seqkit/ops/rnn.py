@@ -99,18 +99,17 @@ def _reference(
     x: Tensor, h0: Tensor, c0: Tensor, weights: RecurrentWeights, lengths: Tensor | None, options: _Options, drawn: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     B, T, _ = x.shape
+    counts = None if lengths is None else torch.arange(T, device=x.device) < lengths[:, None]  # B T
+    if counts is not None:
+        x = x.masked_fill(~counts[:, :, None], 0.0)  # what stands in the padding may be NaN
     from_input = x @ weights.weight_input.t()
     if options.layer_norm:
         from_input = _norm(from_input, weights.gain_input, None)
     from_input = _add(from_input, weights.bias_input)
-    counts = None if lengths is None else torch.arange(T, device=x.device) < lengths[:, None]  # B T
     hidden, state = h0, c0
     outputs = [hidden.new_zeros(hidden.shape)] * T
     for t in reversed(range(T)) if options.reverse else range(T):
-        given = from_input[:, t]
-        if counts is not None:  # what stands in the padding may be NaN, whose gradient a choice would not stop
-            given = given.masked_fill(~counts[:, t, None], 0.0)
-        new_hidden, new_state = _cell(options, given, hidden, state, weights)
+        new_hidden, new_state = _cell(options, from_input[:, t], hidden, state, weights)
         new_hidden = _keep(options.zoneout_hidden, hidden, new_hidden, drawn)
         if options.cell == _LSTM:
             new_state = _keep(options.zoneout_state, state, new_state, drawn)
@@ -164,19 +163,19 @@ class _Layer(torch.autograd.Function):
         to_input, to_products, to_h0, to_c0, before, sums = torch.ops.seqkit.rnn_backward.default(
             *grads, *given, *options[:2], *options[2:], *saved
         )
-        H, D = h0.shape[1], x.shape[2]
+        H = h0.shape[1]
         width = weight_hidden.shape[0]
         plain = not options.layer_norm and options.cell != _GRU  # both products have one gradient then
-        flat_input = to_input.view(-1, width)
-        flat_products = flat_input if plain else to_products.view(-1, width)
+        flat_input = to_input.flatten(0, 1)
+        flat_products = flat_input if plain else to_products.flatten(0, 1)
         wants = ctx.needs_input_grad
         to_x = _product(flat_input, weight_input).view(x.shape) if wants[0] else None
-        flat_x = x.reshape(-1, D)
+        flat_x = x.flatten(0, 1)
         if given[11] is not None and wants[6]:  # what stands in the padding may be NaN
             counts = torch.arange(x.shape[1]) < given[11][:, None]
-            flat_x = x.masked_fill(~counts[:, :, None], 0.0).reshape(-1, D)
+            flat_x = x.masked_fill(~counts[:, :, None], 0.0).flatten(0, 1)
         to_weight_input = _product(flat_input.t(), flat_x) if wants[6] else None
-        to_weight_hidden = _product(flat_products.t(), before.view(-1, H)) if wants[7] else None
+        to_weight_hidden = _product(flat_products.t(), before.flatten(0, 1)) if wants[7] else None
         parts = sums.sum(0).split([width] * 4 + [H, H, 3 * H])
         bias_hidden = parts[1] if options.layer_norm or options.cell == _GRU else parts[0]
         of_weights = (
@@ -202,8 +201,8 @@ def _native_arguments(
     options: _Options,
     weights: RecurrentWeights,
 ) -> list[Any]:
-    B, T, D = x.shape
-    from_input = _product(x.reshape(-1, D), weights.weight_input.t()).view(B, T, weights.weight_input.shape[0])
+    B, T, _ = x.shape
+    from_input = _product(x.flatten(0, 1), weights.weight_input.t()).view(B, T, weights.weight_input.shape[0])
     norms = (weights.gain_input, weights.gain_hidden, weights.gain_state, weights.bias_state)
     return [
         from_input,
@@ -452,11 +451,13 @@ def lstm(
     """
     if h0 is not None and (not isinstance(h0, tuple) or len(h0) != 2):
         raise InputError(f"ops.lstm: h0 must be a pair of tensors or None, got {type(h0).__name__}")
+    first, first_state = h0 or (None, None)
     outputs, hidden, state = _layer(
         "lstm",
         _LSTM,
         x,
-        *(h0 or (None, None)),
+        first,
+        first_state,
         weights,
         lengths,
         layer_norm=layer_norm,

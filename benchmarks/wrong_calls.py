@@ -514,7 +514,77 @@ ROI_ALIGN = Operator(
     other_nan=lambda arguments: True,  # the reference multiplies every pixel, most by zero
 )
 
+
+def draw_sequence(draw: random.Random, gates: int) -> Arguments:
+    B, T, D, H = (draw.choice((1, 2, 3, 7)) for _ in range(4))
+    dtype = draw.choice((torch.float32, torch.float32, torch.float64, torch.bfloat16))
+    width = gates * H
+    return {
+        "x": torch.randn(B, T, D, dtype=dtype),
+        "h0": torch.randn(B, H, dtype=dtype),
+        "weight_input": torch.randn(width, D, dtype=dtype),
+        "weight_hidden": torch.randn(width, H, dtype=dtype),
+        "bias_input": some(draw, torch.randn(width, dtype=dtype)),
+        "bias_hidden": some(draw, torch.randn(width, dtype=dtype)),
+        "gain_input": some(draw, torch.randn(width, dtype=dtype)),
+        "gain_hidden": some(draw, torch.randn(width, dtype=dtype)),
+        "lengths": some(draw, integers(draw, (B,), 0, T)),
+        "layer_norm": draw.random() < 0.5,
+        "zoneout": draw.choice((0.0, 0.5)),
+        "reverse": draw.random() < 0.5,
+    }
+
+
+def draw_lstm_layer(draw: random.Random) -> Arguments:
+    arguments = draw_sequence(draw, 4)
+    h0 = arguments["h0"]
+    row, dtype = (h0.shape[1],), h0.dtype
+    return {
+        **arguments,
+        "c0": torch.randn(h0.shape, dtype=dtype),
+        "gain_state": some(draw, torch.randn(row, dtype=dtype)),
+        "bias_state": some(draw, torch.randn(row, dtype=dtype)),
+        "peepholes": some(draw, torch.randn(3, *row, dtype=dtype)),
+    }
+
+
+def call_sequence(op: str, arguments: Arguments) -> Any:
+    """A recurrent layer, whose weights are a tuple."""
+    given = dict(arguments)
+    weights = ops.RecurrentWeights(**{name: given.pop(name) for name in ops.RecurrentWeights._fields if name in given})
+    x, h0 = given.pop("x"), given.pop("h0")
+    first = (h0, given.pop("c0")) if "c0" in given else h0
+    return getattr(ops, op)(x, first, weights, **given)
+
+
+def sequence_operator(op: str, draw: Callable[[random.Random], Arguments]) -> Operator:
+    return Operator(
+        draw=draw,
+        call=lambda arguments: call_sequence(op, arguments),
+        ranges=lambda arguments: {"lengths": (0, arguments.get("x", arguments.get("from_input")).shape[1])},
+        refused={"zoneout": (-0.5, 1.5, NAN, INF)},
+        optional=(
+            "h0",
+            "c0",
+            "bias_input",
+            "bias_hidden",
+            "gain_input",
+            "gain_hidden",
+            "gain_state",
+            "bias_state",
+            "peepholes",
+            "lengths",
+        ),
+        # A product of infinities may be infinite or NaN, by the order of its sums.
+        other_numbers=not_finite,
+        other_nan=lambda arguments: True,
+    )
+
+
 OPERATORS = {
+    "gru": sequence_operator("gru", lambda draw: draw_sequence(draw, 3)),
+    "lstm": sequence_operator("lstm", draw_lstm_layer),
+    "rnn": sequence_operator("rnn", lambda draw: draw_sequence(draw, 1)),
     "attention": Operator(
         draw=draw_attention,
         call=call_attention,

@@ -137,6 +137,7 @@ struct Row {
       stats[0] = parts.input.mean;
       stats[1] = parts.input.scale;
       stats[2] = parts.hidden.scale;
+      stats[3] = stats[4] = 0;  // an LSTM's, below
     }
     // U h of a gate, normed; kept where the backward pass needs it.
     const auto product = [&](int64_t at, int count) SEQKIT_LAMBDA {

@@ -489,6 +489,22 @@ def _fake_forward(
     zoneout_state: float,
     training: bool,
 ) -> tuple[Tensor, ...]:
+    check_tensors(
+        "rnn",
+        {"from_input": from_input, "h0": h0, "weight": weight},
+        {
+            "c0": c0,
+            "bias_input": bias_input,
+            "bias_hidden": bias_hidden,
+            "gain_input": gain_input,
+            "gain_hidden": gain_hidden,
+            "gain_state": gain_state,
+            "bias_state": bias_state,
+            "peepholes": peepholes,
+            "lengths": lengths,
+            "seed": seed,
+        },
+    )
     B, T, width = from_input.shape
     H = h0.shape[1]
     new, kept = from_input.new_empty, B if training else 0
@@ -531,6 +547,26 @@ def _fake_backward(
     states: Tensor,
     stats: Tensor,
 ) -> tuple[Tensor, ...]:
+    given = {"from_input": from_input, "h0": h0, "weight": weight, "outputs": outputs, "gates": gates}
+    saved = {"products": products, "states": states, "stats": stats}
+    grads = {"grad_outputs": grad_outputs, "grad_hidden": grad_hidden, "grad_state": grad_state}
+    check_tensors(
+        "rnn_backward",
+        {**given, **saved},
+        {
+            **grads,
+            "c0": c0,
+            "bias_input": bias_input,
+            "bias_hidden": bias_hidden,
+            "gain_input": gain_input,
+            "gain_hidden": gain_hidden,
+            "gain_state": gain_state,
+            "bias_state": bias_state,
+            "peepholes": peepholes,
+            "lengths": lengths,
+            "seed": seed,
+        },
+    )
     B, T, width = from_input.shape
     H = h0.shape[1]
     new = from_input.new_empty

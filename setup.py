@@ -42,10 +42,6 @@ CXX_FLAGS = (
     "-std=c++20 -O3 -fPIC -fvisibility=hidden -fno-math-errno -fno-trapping-math -ffp-contract=off -Wall -Wextra"
 )
 NVCC_FLAGS = "-std=c++20 -O3 -lineinfo --expt-relaxed-constexpr -Xcompiler -fPIC,-fvisibility=hidden"
-# GCC 12 takes the undefined operand of its own intrinsics for a mistake (its bug 105593).
-AMX_FLAGS = (
-    "-march=x86-64-v4 -mprefer-vector-width=512 -mamx-tile -mamx-bf16 -Wno-uninitialized -Wno-maybe-uninitialized"
-)
 X86_LEVELS = {"base": "-march=x86-64", "v3": "-march=x86-64-v3", "v4": "-march=x86-64-v4 -mprefer-vector-width=512"}
 
 
@@ -182,9 +178,6 @@ def ninja_text(csrc: Path, objects: Path, library: Path, tools: Toolchain) -> st
         elif source.name.endswith(".simd.cpp"):
             for level, machine in tools.levels.items():
                 compile_one("cxx", source, f"{CXX_FLAGS} {include} {machine} -DSEQKIT_LEVEL={level}", f".{level}")
-        elif source.name.endswith(".amx.cpp"):  # one machine level; empty where the processor is another
-            machine = AMX_FLAGS if "v4" in tools.levels else ""
-            compile_one("cxx", source, f"{CXX_FLAGS} {include} {machine}")
         else:
             compile_one("cxx", source, f"{CXX_FLAGS} {include}")
     if tools.nvcc is not None:

@@ -21,7 +21,6 @@ from seqkit.ops.decode_attention import (
 )
 from seqkit.ops.library import backend, use_backend
 from seqkit.ops.linear import linear, linear_reference, pack_linear_weight
-from seqkit.ops.matmul import matmul
 from seqkit.ops.nms import (
     batched_nms,
     box_iou,
@@ -41,8 +40,8 @@ __all__ = [
     "BackoffAutomaton",
     "BeamState",
     "CtcHypotheses",
-    "WordModel",
     "RecurrentWeights",
+    "WordModel",
     "additive_attention",
     "additive_attention_reference",
     "attention",
@@ -77,7 +76,6 @@ __all__ = [
     "lstm",
     "lstm_cell",
     "lstm_cell_reference",
-    "matmul",
     "mean_log_softmax",
     "nms",
     "nms_reference",

@@ -47,7 +47,6 @@ OPERATORS = {
     "linear": ("linear", "float32 without gradient"),
     "lstm": ("rnn", "float32, float64, bfloat16 and float16, forward and backward"),
     "lstm_cell": ("lstm_cell", "float32 without gradient"),
-    "matmul": ("matmul", "float32 without gradient, large, where the CPU has AMX; else by torch"),
     "nms": ("nms_mask", "float32, on the CPU float64 too"),
     "rnn": ("rnn", "float32, float64, bfloat16 and float16, forward and backward"),
     "soft_nms": ("soft_nms", "float32 and float64"),

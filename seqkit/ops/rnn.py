@@ -2,7 +2,7 @@
 
 The kernels (csrc/rnn) run forward and backward over all steps: layer norm, zoneout and peepholes cost little more than
 the plain layer, which torch's own layers lack or run as a loop in Python. The products of all steps at once (with the
-inputs, and the gradients of both weights) are `ops.matmul`'s.
+inputs, and the gradients of both weights) are torch's.
 
 The kernels take float32 and float64 on the CPU; 16-bit tensors are converted to float32 before and back after. On CUDA
 the plain layer without lengths runs torch's (cuDNN), all else the reference, step by step.
@@ -18,7 +18,6 @@ from torch.autograd.function import once_differentiable
 from seqkit.errors import InputError
 from seqkit.ops import library
 from seqkit.ops.arguments import check_range, check_tensors, indices
-from seqkit.ops.matmul import matmul
 
 _TANH, _RELU, _LSTM, _GRU = range(4)  # rnn.h's numbers of the cells
 _GATES = (1, 1, 4, 3)
@@ -123,10 +122,6 @@ def _reference(
     return stacked, hidden, state
 
 
-def _product(a: Tensor, b: Tensor) -> Tensor:
-    return matmul(a, b) if a.dtype == torch.float32 else a @ b
-
-
 class _Layer(torch.autograd.Function):
     """The native kernels under autograd; `weights` in the order of RecurrentWeights."""
 
@@ -169,13 +164,13 @@ class _Layer(torch.autograd.Function):
         flat_input = to_input.flatten(0, 1)
         flat_products = flat_input if plain else to_products.flatten(0, 1)
         wants = ctx.needs_input_grad
-        to_x = _product(flat_input, weight_input).view(x.shape) if wants[0] else None
+        to_x = (flat_input @ weight_input).view(x.shape) if wants[0] else None
         flat_x = x.flatten(0, 1)
         if given[11] is not None and wants[6]:  # what stands in the padding may be NaN
             counts = torch.arange(x.shape[1]) < given[11][:, None]
             flat_x = x.masked_fill(~counts[:, :, None], 0.0).flatten(0, 1)
-        to_weight_input = _product(flat_input.t(), flat_x) if wants[6] else None
-        to_weight_hidden = _product(flat_products.t(), before.flatten(0, 1)) if wants[7] else None
+        to_weight_input = flat_input.t() @ flat_x if wants[6] else None
+        to_weight_hidden = flat_products.t() @ before.flatten(0, 1) if wants[7] else None
         parts = sums.sum(0).split([width] * 4 + [H, H, 3 * H])
         bias_hidden = parts[1] if options.layer_norm or options.cell == _GRU else parts[0]
         of_weights = (
@@ -201,8 +196,7 @@ def _native_arguments(
     options: _Options,
     weights: RecurrentWeights,
 ) -> list[Any]:
-    B, T, _ = x.shape
-    from_input = _product(x.flatten(0, 1), weights.weight_input.t()).view(B, T, weights.weight_input.shape[0])
+    from_input = x @ weights.weight_input.t()
     norms = (weights.gain_input, weights.gain_hidden, weights.gain_state, weights.bias_state)
     return [
         from_input,

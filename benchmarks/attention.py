@@ -9,7 +9,8 @@ faster. The error is the largest difference from a float64 reference, of the out
 Every shape runs twice: with all sentences of full length, and with lengths drawn uniformly from S/2 to S (seed 0), one
 of them S. The queries have those lengths too where T equals S, as in self-attention. Torch has no lengths: it gets the
 mask that says so, built before the clock starts, in the form that is fastest for it, which is measured first: boolean,
-of its numbers, or `is_causal` where that is all there is to say.
+of its numbers, or `is_causal` where that is all there is to say. Freed memory is kept, for both: fresh pages for a
+gradient would cost either side as much as its arithmetic, now and then.
 """
 
 import argparse
@@ -23,6 +24,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from seqkit import ops
+from seqkit.training.allocator import keep_freed_memory
 
 # B, H, T, S, Dh, causal
 SHAPES = [
@@ -138,6 +140,7 @@ def main() -> None:
     parser.add_argument("--only", default="", metavar="TEXT", help="run the shapes that read so, as in 64x8x30x30x64")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
+    keep_freed_memory()
     print(f"torch {torch.__version__}, {arguments.threads} thread(s), backend {ops.backend('attention')}")
     print(f"{'   B  H    T    S  Dh mask           dtype':45} | forward ms  torch ratio", end="")
     print(" | training ms  torch ratio | error ours / torch")

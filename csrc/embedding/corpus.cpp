@@ -260,7 +260,7 @@ void Corpus::refuse(const std::string& name, int64_t line, int64_t byte, int val
     fail(name + ":" + std::to_string(line) + ": word must have at most " + std::to_string(kLongestWord) +
          " bytes, got more");
   }
-  char hex[8];
+  char hex[16];
   std::snprintf(hex, sizeof hex, "0x%02x", value);
   fail(name + ":" + std::to_string(line) + ": line must be UTF-8, got byte " + hex + " at " + std::to_string(byte));
 }

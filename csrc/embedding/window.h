@@ -31,7 +31,7 @@ struct LossSum {
 struct Window {
   float* const* in;
   int64_t n_in;
-  float* const* out;    // no row twice
+  float* const* out;    // no row twice; the order of the rows is that of the weights
   const float* weight;  // [n_out + 16], 0 for an output that is left out
   int64_t n_out;
   int64_t width;   // floats of a row

@@ -5,7 +5,8 @@
 #include <algorithm>
 #include <barrier>
 #include <cmath>
-#include <cstring>
+#include <exception>
+#include <mutex>
 #include <new>
 #include <thread>
 
@@ -15,13 +16,14 @@ namespace seqkit::embedding {
 
 SEQKIT_DECLARE_LEVELS(pair_window, (const Window& window));
 SEQKIT_DECLARE_LEVELS(mean_window, (const Window& window));
-SEQKIT_DECLARE_LEVELS(softmax_window, (const Window& window, int64_t target, float rate, double* loss));
 
 namespace {
 
 constexpr int64_t kPieces = 8;         // trained apart in a deterministic run
 constexpr int64_t kPieceWords = 2048;  // a piece ends with the sentence that reaches this
 constexpr int64_t kAhead = 4;          // windows between the fetch of a row and its use
+constexpr int64_t kRing = 8;           // windows whose negatives are kept
+static_assert(kAhead < kRing);
 
 int64_t padded(int64_t dim) { return (dim + kRowFloats - 1) / kRowFloats * kRowFloats; }
 
@@ -33,6 +35,14 @@ uint64_t scrambled(uint64_t x) {  // splitmix64
 }
 
 }  // namespace
+
+double loss_of(const LossSum& sum) {
+  double loss = 0;
+  for (int i = 0; i < 16; ++i) {
+    loss -= std::log(static_cast<double>(sum.mantissa[i])) + sum.exponent[i] * std::log(2.0);
+  }
+  return loss;
+}
 
 Random::Random(uint64_t seed) : state_(scrambled(seed) | 1) {}
 
@@ -113,21 +123,117 @@ HuffmanPaths::HuffmanPaths(const std::vector<int64_t>& counts) {
   }
 }
 
+void Subwords::buckets_of(std::string_view word, int64_t min_n, int64_t max_n, int64_t buckets,
+                          std::vector<int32_t>& to) {
+  const std::string framed = "<" + std::string(word) + ">";
+  const size_t size = framed.size();
+  const auto inside = [&](size_t at) { return at < size && (framed[at] & 0xC0) == 0x80; };  // of a character
+  for (size_t begin = 0; begin < size; ++begin) {
+    if (inside(begin)) continue;
+    uint32_t hash = 2166136261u;
+    size_t end = begin;
+    for (int64_t n = 1; end < size && n <= max_n; ++n) {
+      do {
+        hash = (hash ^ static_cast<uint32_t>(static_cast<int8_t>(framed[end++]))) * 16777619u;
+      } while (inside(end));
+      if (n >= min_n && !(n == 1 && (begin == 0 || end == size))) to.push_back(static_cast<int32_t>(hash % buckets));
+    }
+  }
+}
+
+Subwords::Subwords(const Corpus& corpus, int64_t min_n, int64_t max_n, int64_t buckets) {
+  const int64_t words = corpus.vocabulary();
+  std::vector<int64_t> ends;
+  const std::string& text = corpus.words_text();
+  for (int64_t i = 0, at = 0; i < words; ++i) {
+    const size_t end = text.find('\n', at);
+    buckets_of(std::string_view(text).substr(at, end - at), min_n, max_n, buckets, row);
+    ends.push_back(static_cast<int64_t>(row.size()));
+    at = static_cast<int64_t>(end) + 1;
+  }
+  bucket = row;
+  std::sort(bucket.begin(), bucket.end());
+  bucket.erase(std::unique(bucket.begin(), bucket.end()), bucket.end());
+  std::vector<int32_t> place(buckets, -1);
+  for (size_t i = 0; i < bucket.size(); ++i) place[bucket[i]] = static_cast<int32_t>(words + static_cast<int64_t>(i));
+  std::vector<int32_t> rows;  // each word's own row before those of its n-grams
+  rows.reserve(row.size() + words);
+  begin.push_back(0);
+  for (int64_t i = 0, at = 0; i < words; ++i) {
+    rows.push_back(static_cast<int32_t>(i));
+    for (; at < ends[i]; ++at) rows.push_back(place[row[at]]);
+    begin.push_back(static_cast<int64_t>(rows.size()));
+    longest = std::max(longest, begin[i + 1] - begin[i]);
+  }
+  row.swap(rows);
+}
+
+namespace {
+
+float* aligned(std::vector<float>& floats) {
+  return reinterpret_cast<float*>((reinterpret_cast<uintptr_t>(floats.data()) + 63) / 64 * 64);
+}
+
+void fetch(const float* row, int64_t width) {
+  for (int64_t at = 0; at < width; at += kRowFloats) __builtin_prefetch(row + at, 1, 3);
+}
+
+// Copies of the rows that a piece of a deterministic run touches. They stay where they are while others are added.
+class Copies {
+ public:
+  float* row(const Matrix& matrix, int32_t id) {
+    if (place_.empty()) place_.assign(matrix.rows(), -1), width_ = matrix.width();
+    if (place_[id] < 0) {
+      place_[id] = static_cast<int32_t>(touched_.size());
+      touched_.push_back(id);
+      if (touched_.size() > blocks_.size() * kBlock) blocks_.emplace_back(kBlock * width_ + kRowFloats);
+      std::copy_n(matrix.row(id), width_, copy(place_[id]));
+    }
+    return copy(place_[id]);
+  }
+
+  // Turns each copy into what was added to its row.
+  void subtract(const Matrix& matrix) {
+    for (size_t i = 0; i < touched_.size(); ++i) {
+      float* mine = copy(static_cast<int32_t>(i));
+      const float* shared = matrix.row(touched_[i]);
+      for (int64_t d = 0; d < width_; ++d) mine[d] -= shared[d];
+    }
+  }
+
+  // Adds it to the rows of one thread's share of the matrix.
+  void add_to(const Matrix& matrix, int64_t share, int64_t shares) {
+    for (size_t i = 0; i < touched_.size(); ++i) {
+      if (touched_[i] % shares != share) continue;
+      const float* mine = copy(static_cast<int32_t>(i));
+      float* shared = matrix.row(touched_[i]);
+      for (int64_t d = 0; d < width_; ++d) shared[d] += mine[d];
+    }
+  }
+
+  void clear() {
+    for (const int32_t id : touched_) place_[id] = -1;
+    touched_.clear();
+  }
+
+ private:
+  static constexpr int64_t kBlock = 256;
+  float* copy(int32_t place) { return aligned(blocks_[place / kBlock]) + place % kBlock * width_; }
+  std::vector<int32_t> place_, touched_;
+  std::vector<std::vector<float>> blocks_;
+  int64_t width_ = 0;
+};
+
+}  // namespace
+
 // What one thread, or one piece of a deterministic run, works with.
 struct Word2Vec::Worker {
-  // A row as the worker sees it: shared, or its own copy.
-  struct Copies {
-    std::vector<int32_t> place;  // of each row in `rows`, -1 if it is not copied
-    std::vector<int32_t> touched;
-    std::vector<float> rows;
-  };
-  bool apart = false;
+  bool apart = false;  // on its own copies
   Copies in_copies, out_copies;
-
   Random random{0};
-  std::vector<int32_t> buffer, sentence;
+  std::vector<int32_t> buffer, sentence, ring;
   std::vector<float*> in, out;
-  std::vector<float> weight, scratch, trash;
+  std::vector<float> weight, scratch, trash, scores;
   LossSum loss_sum;
   double loss = 0;
   int64_t pairs = 0;
@@ -136,9 +242,7 @@ struct Word2Vec::Worker {
     for (int i = 0; i < 16; ++i) loss_sum.mantissa[i] = 1, loss_sum.exponent[i] = 0;
   }
   void end_loss() {
-    for (int i = 0; i < 16; ++i) {
-      loss -= std::log(static_cast<double>(loss_sum.mantissa[i])) + loss_sum.exponent[i] * std::log(2.0);
-    }
+    loss += loss_of(loss_sum);
     begin_loss();
   }
 };
@@ -147,7 +251,9 @@ Word2Vec::Word2Vec(const Word2VecOptions& options, const Corpus& corpus)
     : options_(options),
       corpus_(corpus),
       drawn_((options.negative + kBlockOutputs) / kBlockOutputs * kBlockOutputs - 1),
-      input_(corpus.vocabulary(), padded(options.dim)),
+      subwords_(options.max_n > 0 ? new Subwords(corpus, options.min_n, options.max_n, options.buckets) : nullptr),
+      input_(corpus.vocabulary() + (subwords_ ? static_cast<int64_t>(subwords_->bucket.size()) : 0),
+             padded(options.dim)),
       output_(corpus.vocabulary(), padded(options.dim)) {
   const std::vector<int64_t>& counts = corpus.counts();
   if (options.objective == Objective::kNegativeSampling) negatives_ = std::make_unique<NegativeTable>(counts);
@@ -160,10 +266,11 @@ Word2Vec::Word2Vec(const Word2VecOptions& options, const Corpus& corpus)
     keep_.push_back(keep >= 1 ? ~uint32_t{0} : static_cast<uint32_t>(keep * 4294967295.0));
   }
   Random random(static_cast<uint64_t>(options.seed));
+  const float reach = (subwords_ ? 2.0f : 1.0f) / static_cast<float>(options.dim);  // of word2vec.c and of fastText
   for (int64_t i = 0; i < input_.rows(); ++i) {
     for (int64_t d = 0; d < options.dim; ++d) {
       const float unit = static_cast<float>(random.next() >> 40) / 16777216.0f;
-      input_.row(i)[d] = (unit - 0.5f) / static_cast<float>(options.dim);
+      input_.row(i)[d] = (unit - 0.5f) * reach;
     }
   }
 }
@@ -173,7 +280,9 @@ Word2Vec::~Word2Vec() = default;
 void Word2Vec::run() {
   stop_ = false;
   const int64_t threads = std::max<int64_t>(1, options_.threads);
-  if (options_.deterministic) {
+  if (options_.objective == Objective::kSoftmax) {
+    run_hogwild(1);  // every window moves every row of the output
+  } else if (options_.deterministic) {
     run_deterministic(threads);
   } else {
     run_hogwild(threads);
@@ -183,12 +292,21 @@ void Word2Vec::run() {
 void Word2Vec::run_hogwild(int64_t threads) {
   const int64_t end = options_.epochs * static_cast<int64_t>(corpus_.chunks().size());
   std::atomic<int64_t> next{position_.load()};
+  std::mutex error_mutex;
+  std::exception_ptr error;
   const auto work = [&] {
     auto worker = std::make_unique<Worker>();
     while (!stop_) {
       const int64_t position = next.fetch_add(1);
       if (position >= end) return;
-      train_chunk(*worker, position);
+      try {
+        train_chunk(*worker, position);
+      } catch (...) {
+        const std::lock_guard<std::mutex> lock(error_mutex);
+        error = std::current_exception();
+        stop_ = true;
+        return;
+      }
       words_done_ += corpus_.chunks()[position % corpus_.chunks().size()].words;
       pairs_ += worker->pairs;
       loss_ += worker->loss;
@@ -201,6 +319,7 @@ void Word2Vec::run_hogwild(int64_t threads) {
   for (int64_t t = 1; t < threads; ++t) helpers.emplace_back(work);
   work();
   for (std::thread& helper : helpers) helper.join();
+  if (error) std::rethrow_exception(error);
 }
 
 void Word2Vec::train_chunk(Worker& worker, int64_t position) {
@@ -216,11 +335,13 @@ void Word2Vec::train_piece(Worker& worker, const int32_t* ids, int64_t size, int
   worker.random = Random(seed);
   worker.begin_loss();
   const int64_t reach = options_.window, outputs = paths_ ? paths_->longest : drawn_ + 1;
-  worker.in.resize(2 * reach);
-  worker.out.resize(outputs);
-  worker.weight.resize(outputs + 2 * kRowFloats);
-  worker.scratch.resize(scratch_floats(2 * reach, outputs, input_.width()) + kRowFloats);
-  worker.trash.resize(outputs * input_.width() + kRowFloats);
+  const int64_t inputs = subwords_ ? subwords_->longest : 2 * reach, most = outputs + (subwords_ ? 2 * reach : 0);
+  worker.in.resize(inputs);
+  worker.out.resize(most);
+  worker.weight.resize(most + 2 * kRowFloats);
+  worker.scratch.resize(scratch_floats(inputs, most, input_.width()) + kRowFloats);
+  worker.trash.resize(most * input_.width() + kRowFloats);
+  worker.ring.resize(kRing * (drawn_ + 1));
   const double whole = static_cast<double>(options_.epochs) * static_cast<double>(corpus_.total_words()) + 1;
   int64_t words = 0;
   for (int64_t at = 0; at < size;) {
@@ -231,68 +352,73 @@ void Word2Vec::train_piece(Worker& worker, const int32_t* ids, int64_t size, int
     ++at;
     const double done = static_cast<double>(words_before + words) / whole;
     const double rate = std::max(options_.alpha - (options_.alpha - options_.min_alpha) * done, options_.min_alpha);
-    if (worker.sentence.size() > 1) train_sentence(worker, static_cast<float>(rate));
+    if (worker.sentence.size() < 2) continue;
+    if (subwords_) {
+      train_subwords(worker, static_cast<float>(rate));
+    } else {
+      train_sentence(worker, static_cast<float>(rate));
+    }
   }
   worker.end_loss();
 }
 
-namespace {
-
-float* aligned(std::vector<float>& floats) {
-  return reinterpret_cast<float*>((reinterpret_cast<uintptr_t>(floats.data()) + 63) / 64 * 64);
+float* Word2Vec::input_row(Worker& worker, int32_t id) {
+  return worker.apart ? worker.in_copies.row(input_, id) : input_.row(id);
 }
 
-void fetch(const float* row, int64_t width) {
-  for (int64_t at = 0; at < width; at += kRowFloats) __builtin_prefetch(row + at, 1, 3);
+float* Word2Vec::output_row(Worker& worker, int32_t id) {
+  return worker.apart ? worker.out_copies.row(output_, id) : output_.row(id);
 }
 
-}  // namespace
+// Fetches the rows of window t that no window before it has, and draws its negatives to know them.
+void Word2Vec::prepare(Worker& worker, int64_t t) {
+  const std::vector<int32_t>& sentence = worker.sentence;
+  const int64_t length = static_cast<int64_t>(sentence.size()), width = input_.width();
+  if (t >= length) return;
+  if (subwords_) {
+    const int64_t word = sentence[t];
+    for (int64_t i = subwords_->begin[word]; i < subwords_->begin[word + 1]; ++i) {
+      fetch(input_.row(subwords_->row[i]), width);
+    }
+  } else if (t + options_.window < length) {
+    fetch(input_.row(sentence[t + options_.window]), width);
+  }
+  if (!negatives_) return;
+  fetch(output_.row(sentence[t]), width);
+  int32_t* drawn = worker.ring.data() + t % kRing * drawn_;
+  for (int64_t k = 0; k < drawn_; ++k) {
+    drawn[k] = negatives_->draw(worker.random.next());
+    fetch(output_.row(drawn[k]), width);
+  }
+}
 
 void Word2Vec::train_sentence(Worker& worker, float rate) {
   const std::vector<int32_t>& sentence = worker.sentence;
   const int64_t length = static_cast<int64_t>(sentence.size()), width = input_.width(), reach = options_.window;
-  const int64_t negative = drawn_;
   const float negative_rate = -rate * static_cast<float>(options_.negative) / static_cast<float>(drawn_);
   const bool skip_gram = options_.architecture == Architecture::kSkipGram;
   Window window{worker.in.data(), 0, worker.out.data(), worker.weight.data(), 0, width, aligned(worker.scratch),
                 &worker.loss_sum};
   float* trash = aligned(worker.trash);
-
-  // The negatives of the next windows, drawn ahead so that their rows can be fetched.
-  constexpr int64_t kRing = 8;
-  static_assert(kAhead < kRing);
-  thread_local std::vector<int32_t> ring;
-  ring.resize(kRing * std::max<int64_t>(negative, 1));
-  const auto prepare = [&](int64_t t) {
-    if (t >= length) return;
-    if (t + reach < length) fetch(input_.row(sentence[t + reach]), width);
-    if (!negatives_) return;
-    fetch(output_.row(sentence[t]), width);
-    int32_t* drawn = ring.data() + t % kRing * negative;
-    for (int64_t k = 0; k < negative; ++k) {
-      drawn[k] = negatives_->draw(worker.random.next());
-      fetch(output_.row(drawn[k]), width);
-    }
-  };
   for (int64_t t = 0; t < std::min(reach, length); ++t) fetch(input_.row(sentence[t]), width);
-  for (int64_t t = 0; t < kAhead; ++t) prepare(t);
+  for (int64_t t = 0; t < kAhead; ++t) prepare(worker, t);
 
   for (int64_t t = 0; t < length; ++t) {
-    prepare(t + kAhead);
+    prepare(worker, t + kAhead);
     const int64_t radius = 1 + worker.random.below(static_cast<uint32_t>(reach));
     const int64_t from = std::max<int64_t>(t - radius, 0), to = std::min(t + radius, length - 1);
     int64_t n_in = 0;
     for (int64_t c = from; c <= to; ++c) {
-      if (c != t) worker.in[n_in++] = input_.row(sentence[c]);
+      if (c != t) worker.in[n_in++] = input_row(worker, sentence[c]);
     }
     window.n_in = n_in;
     worker.pairs += skip_gram ? n_in : 1;
     if (negatives_) {
-      worker.out[0] = output_.row(sentence[t]);
+      worker.out[0] = output_row(worker, sentence[t]);
       worker.weight[0] = rate;
-      const int32_t* drawn = ring.data() + t % kRing * negative;
-      for (int64_t k = 0; k < negative; ++k) {
-        worker.out[k + 1] = output_.row(drawn[k]);
+      const int32_t* drawn = worker.ring.data() + t % kRing * drawn_;
+      for (int64_t k = 0; k < drawn_; ++k) {
+        worker.out[k + 1] = output_row(worker, drawn[k]);
         worker.weight[k + 1] = negative_rate;
         bool left_out = drawn[k] == sentence[t];
         for (int64_t j = 0; j < k && !left_out; ++j) {
@@ -300,14 +426,29 @@ void Word2Vec::train_sentence(Worker& worker, float rate) {
         }
         if (left_out) worker.out[k + 1] = trash + k * width, worker.weight[k + 1] = 0;
       }
-      window.n_out = negative + 1;
-    } else {
+      window.n_out = drawn_ + 1;
+    } else if (paths_) {
       const int64_t begin = paths_->begin[sentence[t]];
       window.n_out = paths_->begin[sentence[t] + 1] - begin;
       for (int64_t k = 0; k < window.n_out; ++k) {
-        worker.out[k] = output_.row(paths_->node[begin + k]);
+        worker.out[k] = output_row(worker, paths_->node[begin + k]);
         worker.weight[k] = rate * paths_->turn[begin + k];
       }
+    } else {
+      float* hidden = aligned(worker.scratch);
+      float* moved = hidden + width;
+      const auto add = [&](float* to_row, const float* row, float factor) {
+        for (int64_t d = 0; d < width; ++d) to_row[d] += factor * row[d];
+      };
+      const int64_t steps = skip_gram ? n_in : 1;
+      for (int64_t r = 0; r < steps; ++r) {
+        const int64_t first = skip_gram ? r : 0, last = skip_gram ? r + 1 : n_in;
+        std::fill_n(hidden, 2 * width, 0.0f);
+        for (int64_t i = first; i < last; ++i) add(hidden, worker.in[i], 1.0f / static_cast<float>(last - first));
+        train_softmax(worker, sentence[t], hidden, moved, rate);
+        for (int64_t i = first; i < last; ++i) add(worker.in[i], moved, 1);
+      }
+      continue;
     }
     if (skip_gram) {
       SEQKIT_PICK_LEVEL(pair_window)(window);
@@ -317,6 +458,144 @@ void Word2Vec::train_sentence(Worker& worker, float rate) {
   }
 }
 
-void Word2Vec::run_deterministic(int64_t) {}
+// The word's n-grams predict each word around it. All of a window's words are the outputs of one step.
+void Word2Vec::train_subwords(Worker& worker, float rate) {
+  const std::vector<int32_t>& sentence = worker.sentence;
+  const int64_t length = static_cast<int64_t>(sentence.size()), width = input_.width();
+  Window window{worker.in.data(), 0, worker.out.data(), worker.weight.data(), 0, width, aligned(worker.scratch),
+                &worker.loss_sum};
+  for (int64_t t = 0; t < kAhead; ++t) prepare(worker, t);
+  for (int64_t t = 0; t < length; ++t) {
+    prepare(worker, t + kAhead);
+    const int64_t radius = 1 + worker.random.below(static_cast<uint32_t>(options_.window));
+    const int64_t from = std::max<int64_t>(t - radius, 0), to = std::min(t + radius, length - 1), word = sentence[t];
+    window.n_in = subwords_->begin[word + 1] - subwords_->begin[word];
+    for (int64_t i = 0; i < window.n_in; ++i) {
+      worker.in[i] = input_row(worker, subwords_->row[subwords_->begin[word] + i]);
+    }
+    window.n_out = 0;
+    const auto output = [&](int32_t id, float weight) {
+      float* row = output_row(worker, id);
+      for (int64_t k = 0; k < window.n_out; ++k) {
+        if (worker.out[k] != row) continue;
+        if ((weight > 0) == (worker.weight[k] > 0)) worker.weight[k] += weight;
+        return;  // a word of the window is no negative
+      }
+      worker.out[window.n_out] = row;
+      worker.weight[window.n_out++] = weight;
+    };
+    for (int64_t c = from; c <= to; ++c) {
+      if (c != t) output(sentence[c], rate);
+    }
+    const int64_t pairs = to - from;
+    worker.pairs += pairs;
+    const int32_t* drawn = worker.ring.data() + t % kRing * drawn_;
+    const float weight = -rate * static_cast<float>(pairs * options_.negative) / static_cast<float>(drawn_);
+    for (int64_t k = 0; k < drawn_; ++k) output(drawn[k], weight);
+    SEQKIT_PICK_LEVEL(mean_window)(window);
+  }
+}
+
+// One step of softmax regression over the whole vocabulary: moved += rate (q_target - sum p_k q_k), and every output
+// row moves by rate (label_k - p_k) hidden. Plain loops: it is there to teach and to be compared with.
+void Word2Vec::train_softmax(Worker& worker, int32_t target, const float* hidden, float* moved, float rate) {
+  const int64_t width = output_.width(), words = output_.rows();
+  std::vector<float>& scores = worker.scores;
+  scores.assign(words, 0);
+  float most = -INFINITY;
+  for (int64_t k = 0; k < words; ++k) {
+    for (int64_t d = 0; d < width; ++d) scores[k] += hidden[d] * output_.row(k)[d];
+    most = std::max(most, scores[k]);
+  }
+  double sum = 0;
+  for (int64_t k = 0; k < words; ++k) sum += std::exp(static_cast<double>(scores[k] - most));
+  worker.loss += std::log(sum) + most - scores[target];
+  for (int64_t k = 0; k < words; ++k) {
+    const double p = std::exp(static_cast<double>(scores[k] - most)) / sum;
+    const float step = rate * static_cast<float>((k == target) - p);
+    float* row = output_.row(k);
+    for (int64_t d = 0; d < width; ++d) {
+      moved[d] += step * row[d];
+      row[d] += step * hidden[d];
+    }
+  }
+}
+
+void Word2Vec::run_deterministic(int64_t threads) {
+  threads = std::min(threads, kPieces);
+  const int64_t chunks = static_cast<int64_t>(corpus_.chunks().size()), end = options_.epochs * chunks;
+  std::vector<std::unique_ptr<Worker>> workers;
+  for (int64_t w = 0; w < kPieces; ++w) {
+    workers.push_back(std::make_unique<Worker>());
+    workers.back()->apart = true;
+  }
+  std::barrier meet(threads);
+  std::atomic<bool> leave{false};
+  std::mutex error_mutex;
+  std::exception_ptr error;
+  const auto work = [&](int64_t thread) {
+    std::vector<int32_t> buffer;
+    std::vector<int64_t> cuts, before;  // where pieces begin, and the words before them
+    for (int64_t position = position_; position < end; ++position) {
+      const Chunk& chunk = corpus_.chunks()[position % chunks];
+      const int32_t* ids = nullptr;
+      try {
+        ids = corpus_.ids(chunk, buffer);
+      } catch (...) {
+        const std::lock_guard<std::mutex> lock(error_mutex);
+        error = std::current_exception();
+        leave = true;
+      }
+      if (thread == 0 && stop_) leave = true;
+      meet.arrive_and_wait();
+      if (leave) return;
+      cuts.assign(1, 0);
+      before.assign(1, 0);
+      int64_t words = 0;
+      for (int64_t at = 0; at < chunk.size; ++at) {
+        words += ids[at] >= 0;
+        if (ids[at] < 0 && words - before.back() >= kPieceWords) cuts.push_back(at + 1), before.push_back(words);
+      }
+      if (cuts.back() < chunk.size) cuts.push_back(chunk.size);
+      const int64_t pieces = static_cast<int64_t>(cuts.size()) - 1;
+      const int64_t words_before = position / chunks * corpus_.total_words() + chunk.words_before;
+      const uint64_t seed = scrambled(static_cast<uint64_t>(options_.seed)) + static_cast<uint64_t>(position);
+      for (int64_t first = 0; first < pieces; first += kPieces) {
+        for (int64_t w = thread; w < kPieces; w += threads) {
+          Worker& worker = *workers[w];
+          worker.in_copies.clear();
+          worker.out_copies.clear();
+          const int64_t piece = first + w;
+          if (piece >= pieces) continue;
+          train_piece(worker, ids + cuts[piece], cuts[piece + 1] - cuts[piece], words_before + before[piece],
+                      scrambled(seed) + static_cast<uint64_t>(piece));
+          worker.in_copies.subtract(input_);
+          worker.out_copies.subtract(output_);
+        }
+        meet.arrive_and_wait();
+        for (const auto& worker : workers) {
+          worker->in_copies.add_to(input_, thread, threads);
+          worker->out_copies.add_to(output_, thread, threads);
+        }
+        meet.arrive_and_wait();
+      }
+      if (thread == 0) {
+        for (const auto& worker : workers) {
+          loss_ += worker->loss;
+          pairs_ += worker->pairs;
+          worker->loss = 0;
+          worker->pairs = 0;
+        }
+        words_done_ += chunk.words;
+        ++position_;
+      }
+    }
+  };
+  std::vector<std::thread> helpers;
+  for (int64_t t = 1; t < threads; ++t) helpers.emplace_back(work, t);
+  work(0);
+  for (std::thread& helper : helpers) helper.join();
+  if (error) std::rethrow_exception(error);
+}
 
 }  // namespace seqkit::embedding

@@ -1,8 +1,8 @@
-"""Builds `seqkit/_C.abi3.so`, the native kernels, with ninja and without importing torch.
+"""Builds `seqkit/_C.abi3.so`, the native kernels, with ninja and without importing torch; and `_embedding.abi3.so`.
 
 One folder of `csrc` is one operator: `cpu.cpp` and `*.simd.cpp` (compiled once per instruction set), `bind.cpp` (the
 only file that sees torch, and only its stable ABI) and `cuda*.cu` (compiled where nvcc is found). A new folder needs no
-edit here.
+edit here. The folder `embedding` moves text, not tensors: it becomes a library of its own, which links no torch.
 
 torch is found, not imported and not required for the build, so that pip's isolated build uses the torch that is
 installed beside it and never fetches another. The library carries no RPATH: the torch that loads it brings libtorch.
@@ -34,6 +34,7 @@ from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).resolve().parent
 LIBRARY = "_C.abi3.so"
+EMBEDDING = "_embedding.abi3.so"
 FACTS = "_build.json"
 
 # The oldest torch whose stable ABI has all that we call (parallel_for and TORCH_BOX came with 2.10).
@@ -143,7 +144,7 @@ def flag(prefix: str, path: Path) -> str:
 
 
 def ninja_text(csrc: Path, objects: Path, library: Path, tools: Toolchain) -> str:
-    """The build file: every `csrc` folder's sources to objects, the objects to one library."""
+    """The build file: every `csrc` folder's sources to objects, the objects to `library`, `embedding`'s apart."""
     cxx = shlex.join(tools.cxx).replace("$", "$$")
     nvcc = shlex.quote(str(tools.nvcc or "false")).replace("$", "$$")
     rules = [
@@ -156,12 +157,13 @@ def ninja_text(csrc: Path, objects: Path, library: Path, tools: Toolchain) -> st
         f"rule link\n  command = {cxx} -shared $in -o $out.new $flags && mv $out.new $out\n  description = link $out",
     ]
     outputs: list[str] = []
+    embedding: list[str] = []
 
     def compile_one(rule: str, source: Path, flags: str, tag: str = "") -> None:
         name = "_".join(source.relative_to(csrc).parts) + tag + ".o"
         output = escape(str(objects / name))
         rules.append(f"build {output}: {rule} {escape(str(source))}\n  flags = {flags}")
-        outputs.append(output)
+        (embedding if source.parent.name == "embedding" else outputs).append(output)
 
     # Messages name a source as the project does, not where it was built.
     include = f"{flag('-I', csrc)} {flag('-fmacro-prefix-map=', csrc)}=csrc"
@@ -189,6 +191,9 @@ def ninja_text(csrc: Path, objects: Path, library: Path, tools: Toolchain) -> st
     if any_cuda and tools.cuda_root is not None:
         links += f" {flag('', cudart(tools.cuda_root))} -ldl -lrt -lpthread -Wl,--exclude-libs,ALL"
     rules.append(f"build {escape(str(library))}: link {' '.join(outputs)}\n  flags = {links}")
+    if embedding:
+        target = escape(str(library.parent / EMBEDDING))
+        rules.append(f"build {target}: link {' '.join(embedding)}\n  flags = -lpthread")
     return "\n".join(rules) + "\n"
 
 
@@ -216,11 +221,12 @@ def build(csrc: Path, objects: Path, package: Path) -> None:
     Raises:
         SystemExit: the compiler failed (its own message is printed above), or there is a compiler but no torch.
     """
-    library = package / LIBRARY
+    library, embedding = package / LIBRARY, package / EMBEDDING
     compiler = find_compiler()
     if compiler is None:
         why = "no C++ compiler was found when seqkit was installed (looked for $CXX, g++, clang++, c++)"
-        library.unlink(missing_ok=True)  # one from an earlier build would not match these sources
+        for stale in (library, embedding):  # one from an earlier build would not match these sources
+            stale.unlink(missing_ok=True)
         write_facts(package, {"built": False, "why": why})
         print(f"seqkit: {why}; the native kernels are not built and the plain-torch references will be used")
         return
@@ -249,13 +255,15 @@ def build(csrc: Path, objects: Path, package: Path) -> None:
     done = subprocess.run([find_ninja(), "-f", str(plan)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     print(done.stdout, end="", flush=True)  # ninja passes the compiler's words on; pip shows them when the build fails
     if done.returncode != 0:
-        library.unlink(missing_ok=True)
+        for stale in (library, embedding):
+            stale.unlink(missing_ok=True)
         write_facts(package, {"built": False, "why": "the native build failed; its messages were printed then"})
         raise SystemExit(f"seqkit: the native build failed with {shlex.join(compiler)}; its message is above")
     facts = {
         "built": True,
         "why": "",
         "ops": sorted(folder.parent.name for folder in csrc.glob("*/bind.cpp")),
+        "embedding": embedding.exists(),
         "compiler": first_line(compiler),
         "isa": list(tools.levels),
         "cuda_ops": sorted({source.parent.name for source in csrc.glob("*/cuda*.cu")}) if nvcc else [],

@@ -147,13 +147,12 @@ SEQKIT_API double seqkit_window_step(float* in, int64_t n_in, float* out, const 
   for (int64_t k = 0; k < n_out; ++k) out_rows.push_back(out + k * width);
   std::vector<float> weights(weight, weight + n_out), scratch(scratch_floats(n_in, n_out, width) + kRowFloats);
   weights.resize(n_out + 2 * kRowFloats);
-  LossSum sum;
-  for (int i = 0; i < 16; ++i) sum.mantissa[i] = 1, sum.exponent[i] = 0;
+  LossSum sum = no_loss();
   const Window window{in_rows.data(), n_in, out_rows.data(), weights.data(), n_out, width, scratch.data(), &sum};
   if (mean) {
     SEQKIT_PICK_LEVEL(mean_window)(window);
   } else {
     SEQKIT_PICK_LEVEL(pair_window)(window);
   }
-  return loss_of(sum);
+  return loss_of(sum, 1);
 }

@@ -22,10 +22,11 @@ constexpr int64_t kRowFloats = 16;
 constexpr int64_t kBlockOutputs =
     8;  // output rows of a block; AVX-512 holds one in registers, other levels half of one
 
-// The product of probabilities as mantissas and exponents: one logarithm a chunk, not one a pair.
+// Products of probabilities, as mantissas and exponents: one logarithm a chunk, not one a pair. Of all outputs, and of
+// those with label 1 alone.
 struct LossSum {
-  alignas(64) float mantissa[16];
-  alignas(64) int32_t exponent[16];
+  alignas(64) float mantissa[2][16];
+  alignas(64) int32_t exponent[2][16];
 };
 
 struct Window {

@@ -157,9 +157,12 @@ template <int kOut>
 void step_block(float* grid, int64_t count, const float* weight, LossSum* loss) {
   VecInt lane;
   for (int i = 0; i < kLanes; ++i) lane[i] = i;
-  Vec mantissa = load(loss->mantissa);
-  VecInt exponent;
-  std::memcpy(&exponent, loss->exponent, sizeof exponent);
+  Vec mantissa[2];
+  VecInt exponent[2];
+  for (int part = 0; part < 2; ++part) {
+    mantissa[part] = load(loss->mantissa[part]);
+    std::memcpy(&exponent[part], loss->exponent[part], sizeof exponent[part]);
+  }
   int phase = 0;
   for (int64_t at = 0; at < count; at += kLanes) {
     const Vec repeated = repeat<kOut>(weight, phase);
@@ -178,15 +181,21 @@ void step_block(float* grid, int64_t count, const float* weight, LossSum* loss) 
     score = score < splat(-80.0f) ? splat(-80.0f) : score;
     const Vec p = reciprocal(splat(1.0f) + exp(-score));
     store(grid + at, (splat(1.0f) - p) * w);
-    mantissa = mantissa * (w == splat(0.0f) ? splat(1.0f) : p);
-    VecInt bits;
-    std::memcpy(&bits, &mantissa, sizeof bits);
-    exponent += (bits >> 23) - 127;
-    bits = (bits & 0x007fffff) | 0x3f800000;
-    std::memcpy(&mantissa, &bits, sizeof mantissa);
+    const Vec one = splat(1.0f), zero = splat(0.0f);
+    const Vec factor[2] = {w == zero ? one : p, w > zero ? p : one};
+    for (int part = 0; part < 2; ++part) {
+      const Vec product = mantissa[part] * factor[part];
+      VecInt bits;
+      std::memcpy(&bits, &product, sizeof bits);
+      exponent[part] += (bits >> 23) - 127;
+      bits = (bits & 0x007fffff) | 0x3f800000;
+      std::memcpy(&mantissa[part], &bits, sizeof bits);
+    }
   }
-  store(loss->mantissa, mantissa);
-  std::memcpy(loss->exponent, &exponent, sizeof exponent);
+  for (int part = 0; part < 2; ++part) {
+    store(loss->mantissa[part], mantissa[part]);
+    std::memcpy(loss->exponent[part], &exponent[part], sizeof exponent[part]);
+  }
 }
 
 // Calls `call` with the number of outputs as a constant.

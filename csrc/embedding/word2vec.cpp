@@ -6,6 +6,7 @@
 #include <barrier>
 #include <cmath>
 #include <exception>
+#include <iterator>
 #include <mutex>
 #include <new>
 #include <thread>
@@ -19,10 +20,12 @@ SEQKIT_DECLARE_LEVELS(mean_window, (const Window& window));
 
 namespace {
 
-constexpr int64_t kPieces = 8;         // trained apart in a deterministic run
-constexpr int64_t kPieceWords = 2048;  // a piece ends with the sentence that reaches this
-constexpr int64_t kAhead = 4;          // windows between the fetch of a row and its use
-constexpr int64_t kRing = 8;           // windows whose negatives are kept
+constexpr int64_t kPieces =
+    8;  // trained apart in a deterministic run, at most: many steps for few words overshoot when added
+constexpr int64_t kWordsOfPiece = 1024;                          // a vocabulary of so many words for each piece
+constexpr int64_t kPieceWords = 2048, kSubwordPieceWords = 256;  // a piece ends with the sentence that reaches this
+constexpr int64_t kAhead = 4;                                    // windows between the fetch of a row and its use
+constexpr int64_t kRing = 8;                                     // windows whose negatives are kept
 static_assert(kAhead < kRing);
 
 int64_t padded(int64_t dim) { return (dim + kRowFloats - 1) / kRowFloats * kRowFloats; }
@@ -36,12 +39,20 @@ uint64_t scrambled(uint64_t x) {  // splitmix64
 
 }  // namespace
 
-double loss_of(const LossSum& sum) {
-  double loss = 0;
-  for (int i = 0; i < 16; ++i) {
-    loss -= std::log(static_cast<double>(sum.mantissa[i])) + sum.exponent[i] * std::log(2.0);
+LossSum no_loss() {
+  LossSum sum{};
+  for (auto& part : sum.mantissa) std::fill(std::begin(part), std::end(part), 1.0f);
+  return sum;
+}
+
+double loss_of(const LossSum& sum, double negative_share) {
+  double loss[2] = {};
+  for (int part = 0; part < 2; ++part) {
+    for (int i = 0; i < 16; ++i) {
+      loss[part] -= std::log(static_cast<double>(sum.mantissa[part][i])) + sum.exponent[part][i] * std::log(2.0);
+    }
   }
-  return loss;
+  return loss[1] + negative_share * (loss[0] - loss[1]);
 }
 
 Random::Random(uint64_t seed) : state_(scrambled(seed) | 1) {}
@@ -237,14 +248,6 @@ struct Word2Vec::Worker {
   LossSum loss_sum;
   double loss = 0;
   int64_t pairs = 0;
-
-  void begin_loss() {
-    for (int i = 0; i < 16; ++i) loss_sum.mantissa[i] = 1, loss_sum.exponent[i] = 0;
-  }
-  void end_loss() {
-    loss += loss_of(loss_sum);
-    begin_loss();
-  }
 };
 
 Word2Vec::Word2Vec(const Word2VecOptions& options, const Corpus& corpus)
@@ -333,7 +336,7 @@ void Word2Vec::train_chunk(Worker& worker, int64_t position) {
 // The sentences of a piece: sub-sampled, then trained at the rate that belongs to their place in the run.
 void Word2Vec::train_piece(Worker& worker, const int32_t* ids, int64_t size, int64_t words_before, uint64_t seed) {
   worker.random = Random(seed);
-  worker.begin_loss();
+  worker.loss_sum = no_loss();
   const int64_t reach = options_.window, outputs = paths_ ? paths_->longest : drawn_ + 1;
   const int64_t inputs = subwords_ ? subwords_->longest : 2 * reach, most = outputs + (subwords_ ? 2 * reach : 0);
   worker.in.resize(inputs);
@@ -359,7 +362,7 @@ void Word2Vec::train_piece(Worker& worker, const int32_t* ids, int64_t size, int
       train_sentence(worker, static_cast<float>(rate));
     }
   }
-  worker.end_loss();
+  worker.loss += loss_of(worker.loss_sum, negatives_ ? negative_share() : 1);
 }
 
 float* Word2Vec::input_row(Worker& worker, int32_t id) {
@@ -395,7 +398,7 @@ void Word2Vec::prepare(Worker& worker, int64_t t) {
 void Word2Vec::train_sentence(Worker& worker, float rate) {
   const std::vector<int32_t>& sentence = worker.sentence;
   const int64_t length = static_cast<int64_t>(sentence.size()), width = input_.width(), reach = options_.window;
-  const float negative_rate = -rate * static_cast<float>(options_.negative) / static_cast<float>(drawn_);
+  const float negative_rate = -rate * static_cast<float>(negative_share());
   const bool skip_gram = options_.architecture == Architecture::kSkipGram;
   Window window{worker.in.data(), 0, worker.out.data(), worker.weight.data(), 0, width, aligned(worker.scratch),
                 &worker.loss_sum};
@@ -490,7 +493,7 @@ void Word2Vec::train_subwords(Worker& worker, float rate) {
     const int64_t pairs = to - from;
     worker.pairs += pairs;
     const int32_t* drawn = worker.ring.data() + t % kRing * drawn_;
-    const float weight = -rate * static_cast<float>(pairs * options_.negative) / static_cast<float>(drawn_);
+    const float weight = -rate * static_cast<float>(static_cast<double>(pairs) * negative_share());
     for (int64_t k = 0; k < drawn_; ++k) output(drawn[k], weight);
     SEQKIT_PICK_LEVEL(mean_window)(window);
   }
@@ -522,13 +525,15 @@ void Word2Vec::train_softmax(Worker& worker, int32_t target, const float* hidden
 }
 
 void Word2Vec::run_deterministic(int64_t threads) {
-  threads = std::min(threads, kPieces);
+  const int64_t together = std::clamp<int64_t>(corpus_.vocabulary() / kWordsOfPiece, 1, kPieces);
+  threads = std::min(threads, together);
   const int64_t chunks = static_cast<int64_t>(corpus_.chunks().size()), end = options_.epochs * chunks;
   std::vector<std::unique_ptr<Worker>> workers;
-  for (int64_t w = 0; w < kPieces; ++w) {
+  for (int64_t w = 0; w < together; ++w) {
     workers.push_back(std::make_unique<Worker>());
     workers.back()->apart = true;
   }
+  const int64_t piece_words = subwords_ ? kSubwordPieceWords : kPieceWords;
   std::barrier meet(threads);
   std::atomic<bool> leave{false};
   std::mutex error_mutex;
@@ -554,14 +559,14 @@ void Word2Vec::run_deterministic(int64_t threads) {
       int64_t words = 0;
       for (int64_t at = 0; at < chunk.size; ++at) {
         words += ids[at] >= 0;
-        if (ids[at] < 0 && words - before.back() >= kPieceWords) cuts.push_back(at + 1), before.push_back(words);
+        if (ids[at] < 0 && words - before.back() >= piece_words) cuts.push_back(at + 1), before.push_back(words);
       }
       if (cuts.back() < chunk.size) cuts.push_back(chunk.size);
       const int64_t pieces = static_cast<int64_t>(cuts.size()) - 1;
       const int64_t words_before = position / chunks * corpus_.total_words() + chunk.words_before;
       const uint64_t seed = scrambled(static_cast<uint64_t>(options_.seed)) + static_cast<uint64_t>(position);
-      for (int64_t first = 0; first < pieces; first += kPieces) {
-        for (int64_t w = thread; w < kPieces; w += threads) {
+      for (int64_t first = 0; first < pieces; first += together) {
+        for (int64_t w = thread; w < together; w += threads) {
           Worker& worker = *workers[w];
           worker.in_copies.clear();
           worker.out_copies.clear();

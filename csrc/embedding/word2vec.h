@@ -9,8 +9,8 @@
 // Chunks of the corpus are the units of work. A thread takes the next chunk, seeds its generator with (seed, epoch,
 // chunk) and trains through it; the state of a run between two calls is therefore the matrices and one number.
 // By default threads change the shared rows as they go (Hogwild), and a result depends on their timing. A deterministic
-// run cuts a chunk into pieces; kPieces of them are trained apart, each on its own copies of the rows that it touches,
-// and what they changed is added in the order of the pieces: the same bytes for any number of threads.
+// run cuts a chunk into pieces; up to kPieces of them are trained apart, each on its own copies of the rows that it
+// touches, and what they changed is added in the order of the pieces: the same bytes for any number of threads.
 //
 // Tried, on 17 million words of Wikipedia, dim 100, 2 epochs (analogies, thousand words per CPU second):
 //   5 negatives a window               21.2 %, 4,700
@@ -58,8 +58,9 @@ class Matrix {
   int64_t rows_, width_, bytes_;
 };
 
-// -log of the product that a sum of losses is.
-double loss_of(const LossSum& sum);
+// A sum of no losses; and the loss that a sum stands for, what is drawn weighing `negative_share`.
+LossSum no_loss();
+double loss_of(const LossSum& sum, double negative_share);
 
 // xorshift64*: quick, and its upper half is as good as is needed here.
 class Random {
@@ -150,6 +151,7 @@ class Word2Vec {
   float* input_row(Worker& worker, int32_t id);
   float* output_row(Worker& worker, int32_t id);
   void prepare(Worker& worker, int64_t t);
+  double negative_share() const { return static_cast<double>(options_.negative) / static_cast<double>(drawn_); }
   void run_deterministic(int64_t threads);
   void run_hogwild(int64_t threads);
 

@@ -55,8 +55,8 @@ class Word2Vec:
     Args:
         sample: the share of a text above which a word is sub-sampled; 0 for never.
         alpha: the learning rate at the begin, which falls in a line to `min_alpha`; None for 0.025, CBOW 0.05.
-        deterministic: the same bytes for any number of threads, at a quarter of the speed. Otherwise threads write into the
-            same rows as they go, and only one thread gives the same bytes twice.
+        deterministic: the same bytes for any number of threads, at a quarter of the speed. Otherwise threads write
+            into the same rows as they go, and only one thread gives the same bytes twice.
         memory: bytes that vocabulary and corpus may take before they go to disk.
 
     Raises:

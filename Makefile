@@ -41,4 +41,4 @@ format: install
 	$(BIN)/clang-format -i $$(git ls-files 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.cu' 'tests/csrc/*.h')
 
 clean:
-	rm -rf $(VENV) build demo *.egg-info seqkit/_C.abi3.so seqkit/_build.json
+	rm -rf $(VENV) build demo *.egg-info seqkit/_C.abi3.so seqkit/_embedding.abi3.so seqkit/_build.json

@@ -6,7 +6,7 @@
 CORPUS is a plain text, such as shared/data/text/wiki17.txt.xz unpacked; DATA the folder of questions-words.txt,
 wordsim353.tsv, simlex999.txt and men3k.txt. gensim (4.4; --peer-python names an interpreter that has it with numpy and
 safetensors) and ours train in turn with the same options and threads: window 5, negative 5, min-count 5, sample 1e-4,
-learning rate 0.025 (0.05 for CBOW and subwords) to 1e-4. Each run is a process of its own, with a seed and a peak memory
+learning rate 0.025 (0.05 for CBOW and subwords) to 1e-4. Each run is a process with a seed and a peak memory
 of its own. Prints thousand words times epochs per CPU second from the file to the vectors, the analogies that are
 right, Spearman's rho of each similarity set, and the ratio of the medians.
 """

@@ -41,6 +41,7 @@ LATE_TORCH = [
     "seqkit.cli.translate",
     "seqkit.config",
     "seqkit.decode.options",
+    "seqkit.embeddings",
     "seqkit.text.corpus",
     "seqkit.text.tokenizer",
     "seqkit.text.vocab",

@@ -140,6 +140,31 @@ def test_build_makes_a_library_that_torch_loads(
 
 
 @needs_compiler
+def test_the_folder_embedding_becomes_a_library_without_torch(
+    setup: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SEQKIT_CUDA", "0")
+    csrc = toy(tmp_path / "csrc")
+    (csrc / "embedding").mkdir()
+    (csrc / "embedding/api.cpp").write_text(
+        'extern "C" __attribute__((visibility("default"))) int seqkit_three() { return 3; }\n'
+    )
+    setup.build(csrc, tmp_path / "objects", tmp_path)
+    assert ctypes.CDLL(str(tmp_path / "_embedding.abi3.so")).seqkit_three() == 3
+    needed = subprocess.run(
+        ["ldd", str(tmp_path / "_embedding.abi3.so")], capture_output=True, text=True, check=True
+    ).stdout
+    assert "torch" not in needed
+    assert (
+        "seqkit_three"
+        not in subprocess.run(
+            ["nm", "-D", str(tmp_path / "_C.abi3.so")], capture_output=True, text=True, check=True
+        ).stdout
+    )
+    assert json.loads((tmp_path / "_build.json").read_text())["embedding"]
+
+
+@needs_compiler
 @pytest.mark.slow
 def test_build_compiles_cuda_where_nvcc_is(setup: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if setup.find_nvcc() is None:

@@ -1,5 +1,6 @@
 """Phrases: scores by their definition, and words joined once."""
 
+import itertools
 import random
 from collections import Counter
 
@@ -15,10 +16,10 @@ pytestmark = pytest.mark.skipif(not (native.PACKAGE / native.LIBRARY).exists(), 
 
 def test_find_phrases_scores_pairs_by_the_definition() -> None:
     generator = random.Random(1)
-    sentences = [generator.choices("abcdef", (1, 2, 3, 4, 5, 6), k=8) + ["x", "y"] for _ in range(200)]
+    sentences = [[*generator.choices("abcdef", (1, 2, 3, 4, 5, 6), k=8), "x", "y"] for _ in range(200)]
     phrases = find_phrases(Corpus(sentences, min_count=1), delta=5.0, threshold=0.5)
     single = Counter(word for sentence in sentences for word in sentence)
-    pairs = Counter(pair for sentence in sentences for pair in zip(sentence, sentence[1:], strict=False))
+    pairs = Counter(pair for sentence in sentences for pair in itertools.pairwise(sentence))
     scores = {(a, b): (n - 5) / (single[a] * single[b]) * 2000 for (a, b), n in pairs.items()}
     assert phrases == pytest.approx({pair: score for pair, score in scores.items() if score > 0.5})
     assert next(iter(phrases)) == ("x", "y")

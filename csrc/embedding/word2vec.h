@@ -2,9 +2,13 @@
 //
 // Skip-gram: each word of a window is the input, the word in its middle the output (as in word2vec.c). CBOW: the mean
 // of the window is the input; each of its rows takes the whole step. The window reaches 1 to `window` words, drawn anew
-// for each word, over what sub-sampling has left of the sentence. Reference: Mikolov et al. 2013, arXiv:1301.3781 and
-// arXiv:1310.4546; Ji et al. 2016, arXiv:1604.04661. Differs: the negatives of a window are shared by its words, and
-// rows move after a window, not after each pair.
+// for each word, over what sub-sampling has left of the sentence.
+//
+// Reference: Mikolov et al. 2013, arXiv:1301.3781 and arXiv:1310.4546; Ji et al. 2016, arXiv:1604.04661.
+//
+// Differs: the negatives of a window are shared by its words, and rows move after a window, not after each pair. As
+// many are drawn as fill a block of outputs beside the word itself (7 for `negative` 5), each of a smaller weight
+// (5/7), so that the objective is the same and fewer words are drawn again and again.
 //
 // Chunks of the corpus are the units of work. A thread takes the next chunk, seeds its generator with (seed, epoch,
 // chunk) and trains through it; the state of a run between two calls is therefore the matrices and one number.

@@ -2,7 +2,6 @@
 #include <torch/csrc/stable/ops.h>
 
 #include <algorithm>
-#include <optional>
 #include <tuple>
 #include <type_traits>
 
@@ -12,19 +11,7 @@
 namespace seqkit {
 namespace {
 
-using MaybeTensor = std::optional<Tensor>;
-
 constexpr int64_t kWorkPerThread = 10000;  // tanh that are worth waking a thread for
-
-template <typename Number>
-const Number* data(const Tensor& tensor) {
-  return static_cast<const Number*>(tensor.const_data_ptr());
-}
-
-template <typename Number>
-Number* mutable_data(Tensor& tensor) {
-  return tensor.numel() ? static_cast<Number*>(tensor.mutable_data_ptr()) : nullptr;
-}
 
 // The arguments that forward and backward share.
 struct Call {

@@ -12,8 +12,6 @@
 namespace seqkit {
 namespace {
 
-using MaybeTensor = std::optional<Tensor>;
-
 constexpr int64_t kWorkPerThread = 100000;  // multiply-adds that are worth waking a thread for
 
 template <typename Real>

@@ -1,5 +1,5 @@
 // What every bind.cpp needs, and nothing else includes: the error sentence "where: argument must rule, got value", and
-// which device a call runs on.
+// which device a call runs on, and a tensor's numbers.
 //
 // The tests build the same files with -DSEQKIT_EMULATE: the operators are then called seqkit_emulated::*, are
 // registered for CPU tensors, and run cuda.cu on the host executor.
@@ -14,6 +14,7 @@
 
 #include <cstdint>
 #include <initializer_list>
+#include <optional>
 #include <string>
 
 #include "common/device.h"
@@ -36,6 +37,19 @@ namespace seqkit {
 
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
+
+using MaybeTensor = std::optional<Tensor>;
+
+template <typename Number>
+const Number* data(const Tensor& tensor) {
+  return static_cast<const Number*>(tensor.const_data_ptr());
+}
+
+// Null where there is nothing to write.
+template <typename Number>
+Number* mutable_data(Tensor& tensor) {
+  return tensor.numel() ? static_cast<Number*>(tensor.mutable_data_ptr()) : nullptr;
+}
 
 inline std::string shape_text(const Tensor& tensor) {
   std::string text = "[";

@@ -2,7 +2,6 @@
 #include <torch/csrc/stable/ops.h>
 
 #include <algorithm>
-#include <optional>
 #include <tuple>
 #include <type_traits>
 
@@ -21,16 +20,6 @@ void check_tensor(const char* where, const char* name, const Tensor& tensor, Sca
   check_dtype(where, name, tensor, dtype);
   check_shape(where, name, tensor, shape);
   check_contiguous(where, name, tensor);
-}
-
-template <typename Number>
-const Number* data(const Tensor& tensor) {
-  return static_cast<const Number*>(tensor.const_data_ptr());
-}
-
-template <typename Number>
-Number* mutable_data(Tensor& tensor) {
-  return tensor.numel() ? static_cast<Number*>(tensor.mutable_data_ptr()) : nullptr;
 }
 
 // What both operators take.

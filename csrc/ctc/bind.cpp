@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <limits>
-#include <optional>
 #include <tuple>
 #include <type_traits>
 #include <vector>
@@ -14,19 +13,7 @@
 namespace seqkit {
 namespace {
 
-using MaybeTensor = std::optional<Tensor>;
-
 constexpr int64_t kNumbersPerThread = 20000;  // whose exponentials are worth waking a thread for
-
-template <typename Number>
-const Number* data(const Tensor& tensor) {
-  return static_cast<const Number*>(tensor.const_data_ptr());
-}
-
-template <typename Number>
-Number* mutable_data(Tensor& tensor) {
-  return tensor.numel() ? static_cast<Number*>(tensor.mutable_data_ptr()) : nullptr;
-}
 
 // The arguments that forward and backward share.
 struct Call {

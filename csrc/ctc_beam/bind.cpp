@@ -15,11 +15,6 @@ namespace {
 
 constexpr const char* kWhere = "ctc_beam_search";
 
-template <typename Number>
-Number* mutable_data(Tensor& tensor) {
-  return tensor.numel() ? static_cast<Number*>(tensor.mutable_data_ptr()) : nullptr;
-}
-
 const int32_t* ints(const char* name, const Tensor& tensor, int64_t size, const Tensor& same_as) {
   check_device(kWhere, name, tensor, same_as);
   check_dtype(kWhere, name, tensor, ScalarType::Int);

@@ -2,7 +2,6 @@
 #include <torch/csrc/stable/ops.h>
 
 #include <algorithm>
-#include <optional>
 #include <tuple>
 
 #include "common/check.h"
@@ -10,8 +9,6 @@
 
 namespace seqkit {
 namespace {
-
-using MaybeTensor = std::optional<Tensor>;
 
 constexpr int64_t kWorkPerThread = 100000;  // multiply-adds that are worth waking a thread for
 

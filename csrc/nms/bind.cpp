@@ -15,16 +15,6 @@ namespace {
 
 constexpr int64_t kPairsPerThread = 100000;  // that are worth waking a thread for
 
-template <typename Number>
-const Number* data(const Tensor& tensor) {
-  return static_cast<const Number*>(tensor.const_data_ptr());
-}
-
-template <typename Number>
-Number* mutable_data(Tensor& tensor) {
-  return tensor.numel() ? static_cast<Number*>(tensor.mutable_data_ptr()) : nullptr;
-}
-
 void check_tensor(const char* where, const char* name, const Tensor& tensor, ScalarType dtype,
                   std::initializer_list<int64_t> shape, const Tensor& same_as) {
   check_device(where, name, tensor, same_as);

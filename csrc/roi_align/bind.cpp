@@ -26,16 +26,6 @@ struct Size {
   int64_t batch, channels, height, width;
 };
 
-template <typename Number>
-const Number* data(const Tensor& tensor) {
-  return static_cast<const Number*>(tensor.const_data_ptr());
-}
-
-template <typename Number>
-Number* mutable_data(Tensor& tensor) {
-  return tensor.numel() ? static_cast<Number*>(tensor.mutable_data_ptr()) : nullptr;
-}
-
 bool is_double(const Tensor& tensor) { return tensor.scalar_type() == ScalarType::Double; }
 
 void check(const char* where, const char* name, const Tensor& numbers, const Tensor& boxes, const Size& size,

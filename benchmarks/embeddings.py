@@ -1,7 +1,7 @@
 """Claim: our word-vector trainer gives gensim's quality at a multiple of its speed.
 
     python benchmarks/embeddings.py CORPUS DATA [--tasks skipgram cbow hierarchical subword] [--dim 100] [--epochs 2]
-                                    [--rounds 3] [--peer-rounds 1] [--threads 1]
+                                    [--rounds 3] [--peer-rounds 1] [--first-seed 1] [--threads 1]
 
 CORPUS is a plain text, such as shared/data/text/wiki17.txt.xz unpacked; DATA the folder of questions-words.txt,
 wordsim353.tsv, simlex999.txt and men3k.txt. gensim (4.4; --peer-python names an interpreter that has it with numpy and
@@ -91,6 +91,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--peer-rounds", type=int, default=1)
+    parser.add_argument("--first-seed", type=int, default=1, help="of a round; the next round has the next")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--peer-python", default=sys.executable, help="an interpreter that has gensim and numpy")
     parser.add_argument("--one", choices=("seqkit", "gensim"), help=argparse.SUPPRESS)
@@ -102,9 +103,10 @@ def main() -> None:
         return
     for task in arguments.tasks:
         runs: dict[str, list[dict[str, float]]] = {"seqkit": [], "gensim": []}
-        for seed in range(1, arguments.rounds + 1):
+        for round in range(arguments.rounds):
+            seed = arguments.first_seed + round
             for name, results in runs.items():
-                if name == "gensim" and seed > arguments.peer_rounds:
+                if name == "gensim" and round >= arguments.peer_rounds:
                     continue
                 python = sys.executable if name == "seqkit" else arguments.peer_python
                 command = [

@@ -50,7 +50,7 @@ struct Call {
 };
 
 void check_dense(const Call& call, const char* name, const Tensor& tensor, std::initializer_list<int64_t> shape) {
-  check_cpu(call.where, name, tensor);
+  check_device(call.where, name, tensor, call.from_input);
   check_dtype(call.where, name, tensor, call.from_input.scalar_type());
   check_shape(call.where, name, tensor, shape);
   check_contiguous(call.where, name, tensor);
@@ -65,6 +65,7 @@ void check(const Call& call, int64_t cell) {
   const ScalarType dtype = call.from_input.scalar_type();
   STD_TORCH_CHECK(dtype == ScalarType::Float || dtype == ScalarType::Double, call.where,
                   ": from_input must have the dtype Float or Double, got ", torch::headeronly::toString(dtype));
+  if (on_gpu(call.from_input)) check_dtype(call.where, "from_input", call.from_input, ScalarType::Float);
   check_dense(call, "from_input", call.from_input, {kAny, kAny, kAny});
   check_dense(call, "h0", call.h0, {call.batch(), kAny});
   const int64_t H = call.width(), GH = call.gate_width();
@@ -85,7 +86,7 @@ void check(const Call& call, int64_t cell) {
     STD_TORCH_CHECK(share >= 0 && share <= 1, call.where, ": zoneout must be from 0 to 1, got ", share);
   }
   if (call.seed) {
-    check_cpu(call.where, "seed", *call.seed);
+    check_device(call.where, "seed", *call.seed, call.from_input);
     check_dtype(call.where, "seed", *call.seed, ScalarType::Long);
     check_shape(call.where, "seed", *call.seed, {1});
   }
@@ -109,8 +110,9 @@ struct Slots {
   }
 };
 
+// Without slots on CUDA.
 template <typename Number>
-RnnInputs<Number> inputs(const Call& call, const Slots& slots) {
+RnnInputs<Number> inputs(const Call& call, const Slots* slots) {
   return {
       .cell = call.cell,
       .reverse = call.reverse,
@@ -118,8 +120,8 @@ RnnInputs<Number> inputs(const Call& call, const Slots& slots) {
       .batch = call.batch(),
       .steps = call.steps(),
       .width = call.width(),
-      .order = slots.order.data(),
-      .lengths = slots.lengths.data(),
+      .order = slots ? slots->order.data() : nullptr,
+      .lengths = slots ? slots->lengths.data() : data<int64_t>(call.lengths),
       .from_input = data<Number>(call.from_input),
       .h0 = data<Number>(call.h0),
       .c0 = data<Number>(call.c0),
@@ -133,7 +135,7 @@ RnnInputs<Number> inputs(const Call& call, const Slots& slots) {
       .zoneout_hidden = static_cast<Number>(call.zoneout_hidden),
       .zoneout_state = static_cast<Number>(call.zoneout_state),
       .random = call.seed.has_value(),
-      .seed = call.seed ? static_cast<uint64_t>(*data<int64_t>(call.seed)) : 0,
+      .seed = slots && call.seed ? static_cast<uint64_t>(*data<int64_t>(call.seed)) : 0,
   };
 }
 
@@ -204,7 +206,7 @@ void run_forward(const Call& call, bool training, Results& results) {
   Tensor candidates = torch::stable::new_empty(call.h0, {B, H}), step = torch::stable::new_empty(call.h0, {B, GH});
   to_slots(slots, data<Number>(call.h0), H, mutable_data<Number>(hidden));
   to_slots(slots, data<Number>(call.c0), H, mutable_data<Number>(state));
-  const RnnInputs<Number> in = inputs<Number>(call, slots);
+  const RnnInputs<Number> in = inputs<Number>(call, &slots);
   const RnnForward<Number> to{
       .outputs = mutable_data<Number>(results.outputs),
       .gates = training ? mutable_data<Number>(results.gates) : nullptr,
@@ -235,6 +237,31 @@ void run_forward(const Call& call, bool training, Results& results) {
   if (call.cell == Cell::kLstm) from_slots(slots, data<Number>(state), H, mutable_data<Number>(results.state));
 }
 
+void run_forward_cuda(const Call& call, [[maybe_unused]] bool training, [[maybe_unused]] Results& results) {
+#ifdef SEQKIT_CUDA
+  const int64_t B = call.batch(), H = call.width();
+  Tensor candidates = torch::stable::new_empty(call.h0, {call.cell == Cell::kLstm ? B : 0, H});
+  Tensor step = torch::stable::new_empty(call.h0, {B, call.gate_width()});
+  const RnnForward<float> to{
+      .outputs = mutable_data<float>(results.outputs),
+      .gates = training ? mutable_data<float>(results.gates) : nullptr,
+      .products = mutable_data<float>(results.products),
+      .states = mutable_data<float>(results.states),
+      .stats = mutable_data<float>(results.stats),
+      .hidden = mutable_data<float>(results.hidden),
+      .state = mutable_data<float>(results.state),
+      .candidates = mutable_data<float>(candidates),
+      .step = mutable_data<float>(step),
+  };
+  run_on_gpu(call.where, call.from_input, [&](void* stream) {
+    return rnn_forward_cuda(inputs<float>(call, nullptr), to, data<float>(call.weight), data<int64_t>(call.seed),
+                            stream);
+  });
+#else
+  STD_TORCH_CHECK(false, call.where, ": the CUDA kernel must be built, got a build without it");
+#endif
+}
+
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> forward(
     const Tensor& from_input, const Tensor& h0, const MaybeTensor& c0, const Tensor& weight,
     const MaybeTensor& bias_input, const MaybeTensor& bias_hidden, const MaybeTensor& gain_input,
@@ -263,7 +290,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> forward(
       .states = saved(lstm, H),
       .stats = saved(layer_norm, kRnnStats),
   };
-  call.is_double() ? run_forward<double>(call, training, results) : run_forward<float>(call, training, results);
+  const auto run = on_gpu(from_input) ? run_forward_cuda : call.is_double() ? run_forward<double> : run_forward<float>;
+  run(call, training, results);
   return {results.outputs,  results.hidden, results.state, results.gates,
           results.products, results.states, results.stats};
 }
@@ -286,7 +314,7 @@ void run_backward(const Call& call, const MaybeTensor& grad_outputs, const Maybe
   Tensor step_input = torch::stable::new_empty(call.h0, {call.keeps_products() ? B : 0, GH});
   to_slots(slots, data<Number>(grad_hidden), H, mutable_data<Number>(hidden));
   to_slots(slots, data<Number>(grad_state), H, mutable_data<Number>(state));
-  const RnnInputs<Number> in = inputs<Number>(call, slots);
+  const RnnInputs<Number> in = inputs<Number>(call, &slots);
   const auto saved = [](const Tensor& tensor) { return tensor.numel() ? data<Number>(tensor) : nullptr; };
   const RnnBackward<Number> to{
       .grad_outputs = data<Number>(grad_outputs),
@@ -322,6 +350,42 @@ void run_backward(const Call& call, const MaybeTensor& grad_outputs, const Maybe
   }
   from_slots(slots, data<Number>(hidden), H, mutable_data<Number>(grads.h0));
   if (call.cell == Cell::kLstm) from_slots(slots, data<Number>(state), H, mutable_data<Number>(grads.c0));
+}
+
+void run_backward_cuda(const Call& call, [[maybe_unused]] const MaybeTensor& grad_outputs,
+                       [[maybe_unused]] const MaybeTensor& grad_hidden, [[maybe_unused]] const MaybeTensor& grad_state,
+                       [[maybe_unused]] const Tensor& outputs, [[maybe_unused]] const Tensor& gates,
+                       [[maybe_unused]] const Tensor& products, [[maybe_unused]] const Tensor& states,
+                       [[maybe_unused]] const Tensor& stats, [[maybe_unused]] Gradients& grads) {
+#ifdef SEQKIT_CUDA
+  const int64_t B = call.batch(), GH = call.gate_width();
+  Tensor step = torch::stable::new_empty(call.h0, {B, GH});
+  Tensor step_input = torch::stable::new_empty(call.h0, {call.keeps_products() ? B : 0, GH});
+  const Tensor turned = torch::stable::contiguous(torch::stable::transpose(call.weight, 0, 1));
+  const auto saved = [](const Tensor& tensor) { return tensor.numel() ? data<float>(tensor) : nullptr; };
+  const RnnBackward<float> to{
+      .grad_outputs = data<float>(grad_outputs),
+      .outputs = data<float>(outputs),
+      .gates = data<float>(gates),
+      .products = saved(products),
+      .states = saved(states),
+      .stats = saved(stats),
+      .grad_hidden = mutable_data<float>(grads.h0),
+      .grad_state = mutable_data<float>(grads.c0),
+      .grad_step_input = mutable_data<float>(step_input),
+      .grad_step = mutable_data<float>(step),
+      .grad_input = mutable_data<float>(grads.input),
+      .grad_products = mutable_data<float>(grads.products),
+      .before = mutable_data<float>(grads.before),
+      .sums = mutable_data<float>(grads.sums),
+  };
+  run_on_gpu(call.where, call.from_input, [&](void* stream) {
+    return rnn_backward_cuda(inputs<float>(call, nullptr), to, data<float>(grad_hidden), data<float>(grad_state),
+                             data<float>(turned), data<int64_t>(call.seed), stream);
+  });
+#else
+  STD_TORCH_CHECK(false, call.where, ": the CUDA kernel must be built, got a build without it");
+#endif
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> backward(
@@ -362,15 +426,18 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> backward(
   check_dense(call, "products", products, {call.keeps_products() ? B : 0, T, GH});
   check_dense(call, "states", states, {lstm ? B : 0, T, H});
   check_dense(call, "stats", stats, {layer_norm ? B : 0, T, kRnnStats});
+  const int64_t groups = on_gpu(from_input) ? B : (B + kSlotGroup - 1) / kSlotGroup;
   Gradients grads{
       .input = torch::stable::new_empty(from_input, {B, T, GH}),
       .products = torch::stable::new_empty(from_input, {call.keeps_products() ? B : 0, T, GH}),
       .h0 = torch::stable::new_empty(from_input, {B, H}),
       .c0 = torch::stable::new_empty(from_input, {lstm ? B : 0, H}),
       .before = torch::stable::new_empty(from_input, {B, T, H}),
-      .sums = torch::stable::new_empty(from_input, {(B + kSlotGroup - 1) / kSlotGroup, rnn_sums(call.cell, H)}),
+      .sums = torch::stable::new_empty(from_input, {groups, rnn_sums(call.cell, H)}),
   };
-  const auto run = call.is_double() ? run_backward<double> : run_backward<float>;
+  const auto run = on_gpu(from_input) ? run_backward_cuda
+                   : call.is_double() ? run_backward<double>
+                                      : run_backward<float>;
   run(call, grad_outputs, grad_hidden, grad_state, outputs, gates, products, states, stats, grads);
   return {grads.input, grads.products, grads.h0, grads.c0, grads.before, grads.sums};
 }
@@ -396,3 +463,10 @@ SEQKIT_LIBRARY_IMPL(CPU, library) {
   library.impl("rnn", TORCH_BOX(&seqkit::forward));
   library.impl("rnn_backward", TORCH_BOX(&seqkit::backward));
 }
+
+#ifdef SEQKIT_CUDA
+SEQKIT_LIBRARY_IMPL(CUDA, library) {
+  library.impl("rnn", TORCH_BOX(&seqkit::forward));
+  library.impl("rnn_backward", TORCH_BOX(&seqkit::backward));
+}
+#endif

@@ -27,7 +27,7 @@ constexpr int64_t kSlotGroup = 8;  // slots whose gradients of biases and gains 
 constexpr int64_t kRnnStats = 5;   // of a row: mean and 1 / deviation of the input, of U h the latter, both of c
 constexpr int64_t kPeepholes = 3;  // to the input, the forget and the output gate
 
-inline int64_t gates_of(Cell cell) { return cell == Cell::kLstm ? 4 : cell == Cell::kGru ? 3 : 1; }
+constexpr int64_t gates_of(Cell cell) { return cell == Cell::kLstm ? 4 : cell == Cell::kGru ? 3 : 1; }
 
 // What the passes read.
 template <typename Number>
@@ -66,7 +66,7 @@ struct RnnBackward {
 
 // Of a group: gradients of bias_input, bias_hidden, gain_input, gain_hidden [G H each], gain_state, bias_state [H each]
 // and the peepholes [3 H].
-inline int64_t rnn_sums(Cell cell, int64_t width) { return (4 * gates_of(cell) + 2 + kPeepholes) * width; }
+constexpr int64_t rnn_sums(Cell cell, int64_t width) { return (4 * gates_of(cell) + 2 + kPeepholes) * width; }
 
 // y[r, n] = (y[r, n] if `add`) + sum over k of x[r, k] w[k, n], for the columns of a panel.
 template <typename Number>
@@ -96,5 +96,13 @@ void rnn_forward(const RnnInputs<Number>& in, const RnnForward<Number>& to, int6
 template <typename Number>
 void rnn_backward(const RnnInputs<Number>& in, const RnnBackward<Number>& to, int64_t step, int64_t slots,
                   int64_t begin, int64_t end);
+
+// cuda.cu: all steps, in float32 and without slots: `lengths` by sentence or null and cut to 0 .. T, `order` unused,
+// `seed` on the card (null: not random), and the running states are the last ones that the caller gets. `sums` are one
+// row a sentence; `turned` is the hidden weight [H, G H].
+const char* rnn_forward_cuda(const RnnInputs<float>& in, const RnnForward<float>& to, const float* weight,
+                             const int64_t* seed, void* stream);
+const char* rnn_backward_cuda(const RnnInputs<float>& in, const RnnBackward<float>& to, const float* grad_hidden,
+                              const float* grad_state, const float* turned, const int64_t* seed, void* stream);
 
 }  // namespace seqkit

@@ -4,8 +4,8 @@ The kernels (csrc/rnn) run forward and backward over all steps: layer norm, zone
 the plain layer, which torch's own layers lack or run as a loop in Python. The products of all steps at once (with the
 inputs, and the gradients of both weights) are torch's.
 
-The kernels take float32 and float64 on the CPU; 16-bit tensors are converted to float32 before and back after. On CUDA
-the plain layer without lengths runs torch's (cuDNN), all else the reference, step by step.
+The kernels take float32, on the CPU float64 too; 16-bit tensors are converted to float32 before and back after. On CUDA
+the plain layer without lengths runs torch's (cuDNN) under `auto`, and float64 the reference, step by step.
 """
 
 from typing import Any, NamedTuple
@@ -167,7 +167,7 @@ class _Layer(torch.autograd.Function):
         to_x = (flat_input @ weight_input).view(x.shape) if wants[0] else None
         flat_x = x.flatten(0, 1)
         if given[11] is not None and wants[6]:  # what stands in the padding may be NaN
-            counts = torch.arange(x.shape[1]) < given[11][:, None]
+            counts = torch.arange(x.shape[1], device=x.device) < given[11][:, None]
             flat_x = x.masked_fill(~counts[:, :, None], 0.0).flatten(0, 1)
         to_weight_input = flat_input.t() @ flat_x if wants[6] else None
         to_weight_hidden = flat_products.t() @ before.flatten(0, 1) if wants[7] else None
@@ -302,16 +302,17 @@ def _layer(
     with torch.autocast(device, enabled=False):
         x, first, state = x.to(real), (zeros if h0 is None else h0.to(real)), (zeros if c0 is None else c0.to(real))
         taken = RecurrentWeights(*(None if w is None else w.to(real) for w in weights))  # type: ignore[arg-type]
-        on_gpu = device == "cuda" and counts is None and _is_plain(weights, options) and T > 0
-        if reference or library.backend(name, x.device) != "native":
+        on_gpu = device == "cuda"
+        plain = counts is None and _is_plain(weights, options) and T > 0
+        covered = not on_gpu or real != torch.float64
+        if on_gpu and plain and not reference and library.may_choose():
+            outputs, hidden, last = _by_torch(x, first, state, taken, cell)
+        elif reference or not covered or library.backend(name, x.device) != "native":
             if counts is not None:
                 check_range(where, "lengths", counts, 0, T)
-            if on_gpu and not reference and library.may_choose():
-                outputs, hidden, last = _by_torch(x, first, state, taken, cell)
-            else:
-                outputs, hidden, last = _reference(x, first, state, taken, counts, options, drawn)
+            outputs, hidden, last = _reference(x, first, state, taken, counts, options, drawn)
         else:
-            seed = torch.randint(2**63 - 1, (1,), device="cpu") if drawn else None
+            seed = torch.randint(2**63 - 1, (1,), device=x.device) if drawn else None
             x, first = x.contiguous(), first.contiguous()
             taken = RecurrentWeights(*(None if w is None else w.contiguous() for w in taken))  # type: ignore[arg-type]
             given_state = state.contiguous() if cell == _LSTM else None
@@ -564,13 +565,14 @@ def _fake_backward(
     B, T, width = from_input.shape
     H = h0.shape[1]
     new = from_input.new_empty
+    groups = B if from_input.is_cuda else (B + _GROUP - 1) // _GROUP
     return (
         new(B, T, width),
         new(products.shape),
         new(B, H),
         new(B if cell == _LSTM else 0, H),
         new(B, T, H),
-        new((B + _GROUP - 1) // _GROUP, 4 * width + 5 * H),
+        new(groups, 4 * width + 5 * H),
     )
 
 

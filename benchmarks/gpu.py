@@ -291,6 +291,36 @@ def roi_align_cases(tiny: bool) -> Iterator[Case]:
         yield Case(f"roi_align {B}x{C}x{H}x{W} {K} boxes, {ratio}", [draw(B, C, H, W)], pool, n_gradients=1)
 
 
+def rnn_cases(tiny: bool) -> Iterator[Case]:
+    gates = {"rnn": 1, "gru": 3, "lstm": 4}
+    for B, T, D, H in [(3, 4, 5, 9), *([] if tiny else [(20, 30, 64, 128), (5, 12, 50, 301)])]:
+        for (name, n_gates), layer_norm in itertools.product(gates.items(), (False, True)):
+            lengths, width = torch.randint(T + 1, (B,)), n_gates * H
+            shapes = [(width, D), (width, H), (width,), (width,)]
+            shapes += [(width,)] * 2 * layer_norm
+
+            def layer(
+                *x: Tensor,
+                name: str = name,
+                lengths: Tensor = lengths,
+                layer_norm: bool = layer_norm,
+            ) -> list[Tensor]:
+                def run(x: Tensor, *weights: Tensor) -> tuple[Tensor, ...]:
+                    given = ops.RecurrentWeights(*weights[:4], None, *weights[4:])
+                    counts = lengths.to(x.device)
+                    call = {"rnn": ops.rnn, "gru": ops.gru, "lstm": ops.lstm}[name]
+                    outputs, _ = call(
+                        x, None, given, lengths=counts, layer_norm=layer_norm, zoneout=0.2, reverse=layer_norm
+                    )
+                    return (outputs,)
+
+                return with_gradients(run, list(x), [torch.ones(())])
+
+            given = [draw(B, T, D), *(0.2 * draw(*shape) for shape in shapes)]
+            title = f"{name} {B}x{T}x{D}x{H}{' with layer norm' if layer_norm else ''}"
+            yield Case(title, given, layer, n_gradients=len(given))
+
+
 CASES = {
     "attention": attention_cases,
     "additive_attention": additive_cases,
@@ -301,6 +331,7 @@ CASES = {
     "crf_log_likelihood": crf_cases,
     "nms": box_cases,
     "viterbi_align": align_cases,
+    "rnn": rnn_cases,
     "roi_align": roi_align_cases,
 }
 
@@ -649,6 +680,23 @@ def crf_races(device: str, scale: int) -> Iterator[Race]:
     yield Race(f"crf_log_likelihood {B}x{T}x{C} forward+backward", runs, 2.0 * emissions.nbytes)
 
 
+def rnn_races(device: str, scale: int) -> Iterator[Race]:
+    B, T, H = max(1, 64 // scale), max(1, 50 // scale), 512 // scale
+    x = torch.randn(B, T, H, device=device).requires_grad_()
+    weights = ops.RecurrentWeights(*(0.04 * torch.randn(4 * H, H, device=device).requires_grad_() for _ in range(2)))
+    lengths, gradient = torch.full((B,), T, device=device), torch.ones(B, T, H, device=device)
+
+    def layer() -> Tensor:
+        return ops.lstm(x, None, weights, lengths=lengths, layer_norm=True)[0]
+
+    def loop() -> Tensor:
+        with library.use_backend("reference"):
+            return layer()
+
+    runs = {name: differentiated(f, [x], gradient) for name, f in (("ours", layer), ("torch loop", loop))}
+    yield Race(f"lstm with layer norm {B}x{T}x{H} forward+backward", runs, 2.0 * T * weights.weight_hidden.nbytes)
+
+
 def box_races(device: str, scale: int) -> Iterator[Race]:
     boxes, scores = (10 * draw_boxes(10_000 // scale)).to(device), torch.rand(10_000 // scale, device=device)
     classes = torch.randint(80, scores.shape, device=device)
@@ -797,7 +845,10 @@ def main() -> int:
     report["races"] = []
     print(f"{'':58} {'floor':>8} {'ours':>9}  fastest peer          times ours", flush=True)
     for given in itertools.chain(
-        *(races(device, scale) for races in (attention_races, other_races, crf_races, box_races, roi_align_races))
+        *(
+            races(device, scale)
+            for races in (attention_races, other_races, crf_races, rnn_races, box_races, roi_align_races)
+        )
     ):
         if arguments.only and not given.name.startswith(arguments.only):
             continue

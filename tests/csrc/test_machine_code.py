@@ -43,6 +43,10 @@ PROMISES: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "decode_attention": {r"attendI.*Lb1E": (LOADS_OF_16,)},
     "nms": {r"(decide|strike|iou)_kernel": (LOADS_OF_16,)},
+    "rnn": {
+        r"product_kernelILb1": (LOADS_OF_16, r"FFMA", r"SHFL\.BFLY"),
+        r"(forward|backward)_kernel": (r"BAR\.SYNC", r"SHFL\.BFLY", r"MUFU\.EX2"),  # numbers are read one by one
+    },
     "roi_align": {  # scattered loads; the backward pass has no atomics
         r"forward_kernelIf": (r"LDG\.E(\.CONSTANT)?$", r"FFMA"),
         r"backward_kernelI": (r"BAR\.SYNC", r"FFMA", r"LDS"),

@@ -7,13 +7,16 @@
 #include <string>
 
 #include "common/device.h"
+#include "embedding/cooccurrence.h"
 #include "embedding/corpus.h"
+#include "embedding/glove.h"
 #include "embedding/word2vec.h"
 
 namespace seqkit::embedding {
 
 SEQKIT_DECLARE_LEVELS(pair_window, (const Window& window));
 SEQKIT_DECLARE_LEVELS(mean_window, (const Window& window));
+SEQKIT_DECLARE_LEVELS(glove_steps, (const GloVeSteps& steps));
 
 }  // namespace seqkit::embedding
 
@@ -155,4 +158,62 @@ SEQKIT_API double seqkit_window_step(float* in, int64_t n_in, float* out, const 
     SEQKIT_PICK_LEVEL(pair_window)(window);
   }
   return loss_of(sum, 1);
+}
+
+// ---- GloVe ----
+
+// All pairs i <= j of a corpus, for who wants the counts themselves; the caller's room is for `room` pairs.
+SEQKIT_API const char* seqkit_cooccurrence(const Corpus* corpus, int64_t window, int64_t memory, int64_t threads,
+                                           const char* temporary_folder, int32_t* i, int32_t* j, double* count,
+                                           int64_t room, int64_t* size) {
+  return guarded([&] {
+    Cooccurrence counts({window, memory, threads}, *corpus, temporary_folder);
+    *size = 0;
+    counts.read([&](int32_t first, int32_t second, int64_t units) {
+      if (*size < room) {
+        i[*size] = first;
+        j[*size] = second;
+        count[*size] = static_cast<double>(units) / static_cast<double>(kUnits);
+      }
+      ++*size;
+    });
+  });
+}
+
+SEQKIT_API const char* seqkit_glove_new(const GloVeOptions* options, const Corpus* corpus, const char* temporary_folder,
+                                        GloVe** to) {
+  return guarded([&] { *to = new GloVe(*options, *corpus, temporary_folder); });
+}
+
+SEQKIT_API void seqkit_glove_free(GloVe* trainer) { delete trainer; }
+SEQKIT_API const char* seqkit_glove_run(GloVe* trainer) {
+  return guarded([&] { trainer->run(); });
+}
+SEQKIT_API void seqkit_glove_stop(GloVe* trainer) { trainer->stop(); }
+SEQKIT_API int64_t seqkit_glove_terms(const GloVe* trainer) { return trainer->buckets().terms(); }
+SEQKIT_API int64_t seqkit_glove_on_disk(const GloVe* trainer) { return trainer->buckets().on_disk(); }
+
+// `words` are terms of the objective, over all epochs; pairs and loss those of the epoch that runs.
+SEQKIT_API void seqkit_glove_progress(const GloVe* trainer, Progress* to) {
+  *to = {trainer->position(), trainer->terms_done(), trainer->loss_terms(), trainer->loss()};
+}
+
+SEQKIT_API void seqkit_glove_restore(GloVe* trainer, const Progress* from) {
+  trainer->restore(from->position, from->words, from->pairs, from->loss);
+}
+
+// The rows, and the width of each of their four parts.
+SEQKIT_API float* seqkit_glove_rows(GloVe* trainer, int64_t* rows, int64_t* width) {
+  *rows = trainer->rows().rows();
+  *width = trainer->width();
+  return trainer->rows().data();
+}
+
+// One step on rows of four parts of `width` floats that lie one after the other; the loss before it.
+SEQKIT_API double seqkit_glove_step(float* rows, int64_t width, int32_t i, int32_t j, float log_count, float weight,
+                                    float eta) {
+  const GloVePair pair{i, j, log_count, weight};
+  double loss = 0;
+  SEQKIT_PICK_LEVEL(glove_steps)({rows, width, &pair, 1, eta, &loss});
+  return loss;
 }

@@ -30,6 +30,16 @@ class Options(ctypes.Structure):
     _fields_ = (*((name, c_int64) for name in (*COUNTS, *SUBWORD_COUNTS)), *((name, c_double) for name in NUMBERS))
 
 
+GLOVE_COUNTS = ("dim", "window", "epochs", "seed", "threads", "memory")
+GLOVE_NUMBERS = ("x_max", "alpha", "eta")
+
+
+class GloVeOptions(ctypes.Structure):
+    """`GloVeOptions` of csrc/embedding/glove.h."""
+
+    _fields_ = (*((name, c_int64) for name in GLOVE_COUNTS), *((name, c_double) for name in GLOVE_NUMBERS))
+
+
 class Progress(ctypes.Structure):
     """Chunks, words and pairs that are done, and the sum of the pairs' losses."""
 
@@ -61,6 +71,20 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "word2vec_matrix": (POINTER(c_float), [c_void_p, c_int64, POINTER(c_int64), POINTER(c_int64)]),
     "word2vec_buckets": (POINTER(c_int32), [c_void_p, POINTER(c_int64)]),
     "subword_buckets": (c_int64, [c_char_p, c_int64, c_int64, c_int64, c_int64, c_void_p, c_int64]),
+    "cooccurrence": (
+        c_char_p,
+        [c_void_p, c_int64, c_int64, c_int64, c_char_p, c_void_p, c_void_p, c_void_p, c_int64, POINTER(c_int64)],
+    ),
+    "glove_new": (c_char_p, [POINTER(GloVeOptions), c_void_p, c_char_p, POINTER(c_void_p)]),
+    "glove_free": (None, [c_void_p]),
+    "glove_run": (c_char_p, [c_void_p]),
+    "glove_stop": (None, [c_void_p]),
+    "glove_terms": (c_int64, [c_void_p]),
+    "glove_on_disk": (c_int64, [c_void_p]),
+    "glove_progress": (None, [c_void_p, POINTER(Progress)]),
+    "glove_restore": (None, [c_void_p, POINTER(Progress)]),
+    "glove_rows": (POINTER(c_float), [c_void_p, POINTER(c_int64), POINTER(c_int64)]),
+    "glove_step": (c_double, [c_void_p, c_int64, c_int32, c_int32, c_float, c_float, c_float]),
     "window_step": (c_double, [c_void_p, c_int64, c_void_p, c_void_p, c_int64, c_int64, c_int64]),
 }
 

@@ -88,10 +88,10 @@ class GloVe:
             value = getattr(self, name)
             if not least <= value <= most:
                 raise InputError(f"GloVe: {name} must be from {least} to {most}, got {value}")
-        for name, most in (("x_max", 1e12), ("eta", 1e3)):
-            value = getattr(self, name)
-            if not 0 < value <= most:
-                raise InputError(f"GloVe: {name} must be above 0 and at most {most:g}, got {value}")
+        for name, bound in (("x_max", 1e12), ("eta", 1e3)):
+            number: float = getattr(self, name)
+            if not 0 < number <= bound:
+                raise InputError(f"GloVe: {name} must be above 0 and at most {bound:g}, got {number}")
         if not 0 <= self.alpha <= 10:
             raise InputError(f"GloVe: alpha must be from 0 to 10, got {self.alpha}")
 

@@ -122,6 +122,7 @@ GloVe::GloVe(const GloVeOptions& options, const Corpus& corpus, const std::strin
   const auto draw = [&] {
     return (static_cast<float>(random.next() >> 40) * 0x1p-24f - 0.5f) / static_cast<float>(dim);
   };
+  const float bias_sum = static_cast<float>(options.eta * options.eta);  // a rate of 1, see glove.h
   constexpr float kNever = std::numeric_limits<float>::infinity();
   for (int64_t r = 0; r < rows_.rows(); ++r) {
     float* word = rows_.row(r);
@@ -135,6 +136,7 @@ GloVe::GloVe(const GloVeOptions& options, const Corpus& corpus, const std::strin
     std::fill(sums, sums + 2 * width, 1.0f);
     sums[dim + 1] = kNever;
     sums[width + dim] = kNever;
+    sums[dim] = sums[width + dim + 1] = bias_sum;
   }
 }
 

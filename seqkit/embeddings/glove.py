@@ -55,9 +55,11 @@ class GloVe:
     vector of a word is w + w~.
 
     Reference: Pennington et al. 2014, D14-1162.
+    Differs: biases have a learning rate of 1, as in the authors' program since its version 1.2.
 
     Args:
-        eta: the learning rate at the begin.
+        x_max: the count from which a pair has the whole weight; 10 suits a text of some ten million words better.
+        eta: the learning rate of the vectors at the begin.
         deterministic: every run gives the same bytes for any number of threads, asked or not; the option is here
             because the other trainers have it.
         memory: bytes that vocabulary, corpus, counts and pairs may take, each a part, before they go to disk.
@@ -88,12 +90,10 @@ class GloVe:
             value = getattr(self, name)
             if not least <= value <= most:
                 raise InputError(f"GloVe: {name} must be from {least} to {most}, got {value}")
-        for name, bound in (("x_max", 1e12), ("eta", 1e3)):
+        for name, low, high in (("x_max", 1e-6, 1e12), ("alpha", 0.0, 10.0), ("eta", 1e-6, 1e3)):
             number: float = getattr(self, name)
-            if not 0 < number <= bound:
-                raise InputError(f"GloVe: {name} must be above 0 and at most {bound:g}, got {number}")
-        if not 0 <= self.alpha <= 10:
-            raise InputError(f"GloVe: alpha must be from 0 to 10, got {self.alpha}")
+            if not low <= number <= high:
+                raise InputError(f"GloVe: {name} must be from {low:g} to {high:g}, got {number}")
 
     def train(
         self,

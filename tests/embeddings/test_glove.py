@@ -22,13 +22,17 @@ pytestmark = pytest.mark.skipif(not (native.PACKAGE / native.LIBRARY).exists(), 
 
 @pytest.fixture(scope="module")
 def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Words of two topics: those of one stand together. A megabyte and more, so that there are several chunks."""
+    """Words of two topics: those of one mostly stand together (the objective does not see pairs that never do).
+
+    A megabyte and more, so that there are several chunks.
+    """
     generator = random.Random(1)
     path = tmp_path_factory.mktemp("text") / "a.txt"
     lines = []
     for _ in range(25_000):
         topic = generator.choice("ab")
-        lines.append(" ".join(f"{topic}{generator.randint(0, 30):02d}word" for _ in range(10)))
+        topics = [topic if generator.random() < 0.9 else "ab"[topic == "a"] for _ in range(10)]
+        lines.append(" ".join(f"{each}{generator.randint(0, 30):02d}word" for each in topics))
     path.write_text("\n".join(lines))
     return path
 
@@ -154,10 +158,10 @@ def test_step_is_that_of_the_formula(level: str) -> None:
 
 
 def test_loss_of_an_epoch_is_the_objective_s_average() -> None:
-    # So small a rate moves nothing: the loss is J of the first rows, over its terms.
+    # So small weights move nothing: the loss is J of the first rows, over its terms.
     sentences = zipf_sentences(300, 100)
     corpus = Corpus(sentences, min_count=1)
-    run = Run(corpus, GloVe(dim=7, min_count=1, epochs=1, eta=1e-12))
+    run = Run(corpus, GloVe(dim=7, min_count=1, epochs=1, x_max=1e12))
     x = run.rows().astype(np.float64)
     told: list[GloVeProgress] = []
     run.train(on_progress=told.append)
@@ -165,9 +169,24 @@ def test_loss_of_an_epoch_is_the_objective_s_average() -> None:
     first, second = np.concatenate([i, j[i != j]]), np.concatenate([j, i[i != j]])
     count = np.concatenate([count, count[i != j]])
     miss = (x[first, 0] * x[second, 1]).sum(1) - np.log(count)
-    wanted = (np.minimum(1, (count / 100) ** 0.75) * miss**2).mean()
+    wanted = (np.minimum(1, (count / 1e12) ** 0.75) * miss**2).mean()
     assert told[-1].terms == told[-1].total_terms == len(count)
     assert told[-1].loss == pytest.approx(wanted, rel=1e-5)
+
+
+def test_biases_begin_at_a_rate_of_1() -> None:
+    # Two words that meet once: one step, of which the formula gives each bias's length.
+    run = Run(Corpus(["a b"], min_count=1), GloVe(dim=3, min_count=1, epochs=1, x_max=1.0, eta=0.01))
+    before = run.rows().astype(np.float64)
+    run.train()
+    rows = run.rows()
+    for i, j in ((0, 1), (1, 0)):
+        miss = before[i, 0] @ before[j, 1]
+        assert rows[i, 0, 3] == pytest.approx(before[i, 0, 3] - miss, rel=1e-3)
+        assert rows[j, 1, 4] == pytest.approx(before[j, 1, 4] - miss, rel=1e-3)
+        assert rows[i, 2, 3] == pytest.approx(1e-4 * (1 + miss**2), rel=1e-4)
+        step = 0.01 * miss * before[j, 1, :3]
+        np.testing.assert_allclose(rows[i, 0, :3], before[i, 0, :3] - step, rtol=1e-3)
 
 
 def test_loss_falls_and_topics_part(text: Path) -> None:

@@ -2,16 +2,15 @@
 
     python benchmarks/embeddings.py CORPUS DATA [--tasks skipgram cbow hierarchical subword glove] [--dim 100]
                                     [--epochs 2] [--rounds 3] [--peer-rounds 1] [--first-seed 1] [--threads 1]
-                                    [--stanford FOLDER] [--x-max 100]
+                                    [--stanford FOLDER] [--x-max 10] [--eta 0.05]
 
 CORPUS is a plain text, such as shared/data/text/wiki17.txt.xz unpacked; DATA the folder of questions-words.txt,
 wordsim353.tsv, simlex999.txt and men3k.txt. gensim (4.4; --peer-python names an interpreter that has it with numpy and
 safetensors) and ours train in turn with the same options and threads: window 5, negative 5, min-count 5, sample 1e-4,
 learning rate 0.025 (0.05 for CBOW and subwords) to 1e-4. The peer of `glove` is Stanford's C code: FOLDER has its
-vocab_count, cooccur, shuffle and glove, and without one ours runs alone; both count a symmetric window of 10 and train
-with the rate 0.05. Each run is a process with a seed and a peak memory of its own. Prints thousand words times epochs
-per CPU second from the file to the vectors, the analogies that are right, Spearman's rho of each similarity set, and
-the ratio of the medians.
+vocab_count, cooccur, shuffle and glove, and without one ours runs alone; both count a symmetric window of 10. Each run
+is a process with a seed and a peak memory of its own. Prints thousand words times epochs per CPU second from the file
+to the vectors, the analogies that are right, Spearman's rho of each similarity set, and the ratio of the medians.
 """
 
 import argparse
@@ -33,7 +32,7 @@ def train_ours(arguments: argparse.Namespace) -> tuple[list[str], object]:
         "dim": arguments.dim, "epochs": arguments.epochs, "threads": arguments.threads, "seed": arguments.seed,
     }  # fmt: skip
     if arguments.task == "glove":
-        trainer = GloVe(**options, x_max=arguments.x_max)
+        trainer = GloVe(**options, x_max=arguments.x_max, eta=arguments.eta)
     elif arguments.task == "subword":
         trainer = FastText(**options)
     else:
@@ -75,6 +74,7 @@ def train_stanford(arguments: argparse.Namespace) -> tuple[list[str], object]:
         options = (
             f"-input-file shuffled -vocab-file vocab.txt -save-file vectors -vector-size {arguments.dim} -binary 0"
             f" -iter {arguments.epochs} -threads {arguments.threads} -x-max {arguments.x_max} -seed {arguments.seed}"
+            f" -eta {arguments.eta}"
         )
         run("glove", options, None, None)
         rows = [line.rstrip().split(" ") for line in (at / "vectors.txt").read_text().splitlines()]
@@ -127,7 +127,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--peer-python", default=sys.executable, help="an interpreter that has gensim and numpy")
     parser.add_argument("--stanford", type=Path, help="the folder of Stanford's programs")
-    parser.add_argument("--x-max", type=float, default=100.0)
+    parser.add_argument("--x-max", type=float, default=10.0, help="what suits a text of wiki17's size")
+    parser.add_argument("--eta", type=float, default=0.05)
     parser.add_argument("--one", choices=("seqkit", "gensim", "stanford"), help=argparse.SUPPRESS)
     parser.add_argument("--task", choices=TASKS, help=argparse.SUPPRESS)
     parser.add_argument("--seed", type=int, default=1, help=argparse.SUPPRESS)
@@ -149,6 +150,7 @@ def main() -> None:
                     python, __file__, str(arguments.corpus), str(arguments.data), "--one", name, "--task", task,
                     "--seed", str(seed), "--dim", str(arguments.dim), "--epochs", str(arguments.epochs),
                     "--threads", str(arguments.threads), "--x-max", str(arguments.x_max),
+                    "--eta", str(arguments.eta),
                 ]  # fmt: skip
                 if name == "stanford":
                     command += ["--stanford", str(arguments.stanford)]

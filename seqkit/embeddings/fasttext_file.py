@@ -57,13 +57,26 @@ def read_fasttext(data: mmap.mmap, name: str) -> WordVectors:
     if not 1 <= min_n <= max_n <= 64 or n_buckets == 0:
         return WordVectors(words, rows[:n_words].copy())
     ngrams = rows[n_words:]
-    matrix = rows[:n_words].copy()
+    matrix = composed(words, rows[:n_words], ngrams, (min_n, max_n, n_buckets), alone=END)
+    return SubwordVectors(words, matrix, ngrams, np.arange(n_buckets, dtype=np.int32), (min_n, max_n, n_buckets))
+
+
+def composed(
+    words: list[str],
+    own: NDArray[np.float32],
+    ngrams: NDArray[np.float32],
+    hashing: tuple[int, int, int],
+    *,
+    alone: str | None = None,
+) -> NDArray[np.float32]:
+    """The words' vectors: the mean of their own rows and those of their n-grams; the word `alone` has its own only."""
+    matrix = own.astype(np.float32)
     with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is told when it is asked for
         for row, word in enumerate(words):
-            if word != END:
-                found = subword_buckets(word, min_n, max_n, n_buckets)
+            if word != alone:
+                found = subword_buckets(word, *hashing)
                 matrix[row] = (matrix[row] + ngrams[found].sum(0)) / np.float32(1 + len(found))
-    return SubwordVectors(words, matrix, ngrams, np.arange(n_buckets, dtype=np.int32), (min_n, max_n, n_buckets))
+    return matrix
 
 
 def _words(data: mmap.mmap, name: str, at: int, size: int, n_words: int) -> tuple[list[str], int]:

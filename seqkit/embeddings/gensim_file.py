@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seqkit.embeddings.fasttext import SubwordVectors
+from seqkit.embeddings.fasttext_file import composed
 from seqkit.embeddings.vectors import WordVectors
 from seqkit.errors import InputError
 
@@ -102,17 +103,19 @@ def read_gensim(data: mmap.mmap, name: str) -> WordVectors:
         words = state.get("index_to_key", state.get("index2word"))
         if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
             raise InputError("KeyedVectors must have a list of words, got none")
-        key = "vectors" if "vectors" in state or "vectors" in state.get("__numpys", []) else "syn0"
+        key = next((key for key in ("vectors", "vectors_vocab", "syn0") if _holds(state, key)), "vectors")
         matrix = _matrix(state, key, name)
         if matrix.shape[0] != len(words):
             raise InputError(f"vectors must have a row for each of {len(words)} words, got {matrix.shape[0]}")
-        if "vectors_ngrams" not in state and "vectors_ngrams" not in state.get("__numpys", []):
+        if not _holds(state, "vectors_ngrams"):
             return WordVectors(words, matrix)
         ngrams = _matrix(state, "vectors_ngrams", name)
         hashing = (state["min_n"], state["max_n"], state["bucket"])
         fits = all(isinstance(each, int) for each in hashing) and 1 <= hashing[0] <= hashing[1] <= 64
         if not fits or ngrams.shape != (hashing[2], matrix.shape[1]):
             raise InputError(f"vectors_ngrams must have a row a bucket, got {ngrams.shape} for {hashing}")
+        if key == "vectors_vocab":  # the words' own rows: gensim leaves out what can be computed
+            matrix = composed(words, matrix, ngrams, hashing)
         return SubwordVectors(words, matrix, ngrams, np.arange(len(ngrams), dtype=np.int32), hashing)
     except InputError as error:
         raise InputError(f"{name}: {error}; gensim's save_word2vec_format writes what is read anywhere") from error
@@ -120,10 +123,14 @@ def read_gensim(data: mmap.mmap, name: str) -> WordVectors:
         raise InputError(f"{name}: file must be a whole pickle of gensim's KeyedVectors, got {error!r}") from error
 
 
+def _holds(state: dict[str, Any], key: str) -> bool:
+    return state.get(key) is not None or key in state.get("__numpys", [])
+
+
 def _matrix(state: dict[str, Any], key: str, name: str) -> NDArray[np.float32]:
     """An array of the pickle, or of the file beside it that gensim puts large ones in."""
     held = state.get(key)
-    if held is None and key in state.get("__numpys", []):
+    if held is None and _holds(state, key):
         beside = Path(f"{name}.{key}.npy")
         if not beside.exists():
             raise InputError(f"{key} must be in the file beside, got no {beside}")

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from seqkit.embeddings import WordVectors
+from seqkit.embeddings import WordVectors, native
+from seqkit.embeddings.fasttext import subword_buckets
 from seqkit.errors import InputError
 
 
@@ -53,6 +54,17 @@ def test_large_arrays_lie_in_a_file_beside(tmp_path: Path, pickled: Any) -> None
         WordVectors.load(tmp_path / "v")
     np.save(tmp_path / "v.vectors.npy", MATRIX)
     assert (WordVectors.load(tmp_path / "v").matrix == MATRIX).all()
+
+
+@pytest.mark.skipif(not (native.PACKAGE / native.LIBRARY).exists(), reason="the n-gram hash is not built")
+def test_subwords_are_read_and_words_made_of_them(tmp_path: Path, pickled: Any) -> None:
+    ngrams = np.random.default_rng(1).normal(size=(20, 3)).astype(np.float32)
+    state = {**STATE, "vectors_vocab": MATRIX, "vectors_ngrams": ngrams, "min_n": 3, "max_n": 4, "bucket": 20}
+    (tmp_path / "v").write_bytes(pickled(state))
+    found = WordVectors.load(tmp_path / "v")
+    wanted = ngrams[subword_buckets("king", 3, 4, 20)]
+    assert np.allclose(found["king"], (MATRIX[0] + wanted.sum(0)) / (1 + len(wanted)), atol=1e-6)
+    assert np.allclose(found["kings"], ngrams[subword_buckets("kings", 3, 4, 20)].mean(0), atol=1e-6)
 
 
 class Evil:

@@ -5,6 +5,7 @@ Every figure comes with its coverage: questions with an unknown word are left ou
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +39,19 @@ class Similarity:
     asked: int
     given: int
 
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The 95 % confidence interval of rho; NaN for fewer than four pairs.
+
+        It is symmetric in Fisher's z, with the variance (1 + rho^2 / 2) / (n - 3).
+        Reference: Bonett and Wright 2000, Psychometrika 65(1).
+        """
+        if self.asked < 4 or not abs(self.rho) < 1:
+            return (self.rho, self.rho) if self.asked >= 4 else (float("nan"), float("nan"))
+        half = 1.959964 * math.sqrt((1 + self.rho**2 / 2) / (self.asked - 3))
+        middle = math.atanh(self.rho)
+        return math.tanh(middle - half), math.tanh(middle + half)
+
 
 def analogies(vectors: WordVectors, path: str | Path, *, batch: int = 1024) -> list[Analogies]:
     """Whether the word nearest to b - a + c, other than these three, is d: by section, and the whole as the last.
@@ -45,7 +59,7 @@ def analogies(vectors: WordVectors, path: str | Path, *, batch: int = 1024) -> l
     The file has a question `a b c d` a line and sections that begin with `: name`. All is compared in lower case.
     Reference: Mikolov et al. 2013, arXiv:1301.3781, section 4.
     """
-    unit = _unit(vectors.matrix)
+    unit = vectors.unit
     sections: list[tuple[str, list[list[int]], int]] = []
     for line in LineCorpus(path):
         if line.startswith(":"):
@@ -86,7 +100,7 @@ def _right(unit: NDArray[np.float32], questions: list[list[int]], batch: int) ->
 
 def similarity(vectors: WordVectors, path: str | Path) -> Similarity:
     """Spearman's rho between cosines and people's scores; the file has `word word score` a line, comments with #."""
-    unit = _unit(vectors.matrix)
+    unit = vectors.unit
     cosines, scores, given = [], [], 0
     for line in LineCorpus(path):
         columns = line.lower().split("\t") if "\t" in line else line.lower().split()
@@ -117,8 +131,3 @@ def _ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
     _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
     ranks: NDArray[np.float64] = (np.cumsum(counts) - (counts - 1) / 2)[inverse]
     return ranks
-
-
-def _unit(matrix: NDArray[np.float32]) -> NDArray[np.float32]:
-    unit: NDArray[np.float32] = matrix / np.maximum(np.linalg.norm(matrix, axis=1, keepdims=True), 1e-12)
-    return unit

@@ -98,16 +98,7 @@ def save(vectors: WordVectors, path: str | Path, format: str | None = None) -> N
         InputError: the suffix says no format, or the format cannot hold these words; the path cannot be written.
     """
     path = str(path)
-    bare = path.removesuffix(".gz").removesuffix(".xz")
-    if format is None:
-        format = SUFFIXES.get(Path(bare).suffix)
-        if format == "word2vec" and isinstance(vectors, SubwordVectors):
-            format = "fasttext"
-    if format not in FORMATS:
-        raise InputError(
-            f"{path}: format must be one of {', '.join(FORMATS)}, or the suffix one of {', '.join(SUFFIXES)}, "
-            f"got {format or Path(bare).suffix or 'none'}"
-        )
+    format = format_of(path, format, subwords=isinstance(vectors, SubwordVectors))
     _check_words(vectors, path, format)
     write = _WRITERS[format]
     if path == "-":
@@ -123,6 +114,25 @@ def save(vectors: WordVectors, path: str | Path, format: str | None = None) -> N
         else:
             with open(temporary, "wb") as file:
                 write(vectors, file.write)
+
+
+def format_of(path: str, format: str | None = None, *, subwords: bool = False) -> str:
+    """The format that a file of this name is written in.
+
+    Raises:
+        InputError: the suffix says none, and none is asked for; or there is none of that name.
+    """
+    suffix = Path(path.removesuffix(".gz").removesuffix(".xz")).suffix
+    if format is None:
+        format = SUFFIXES.get(suffix)
+        if format == "word2vec" and subwords:
+            format = "fasttext"
+    if format not in FORMATS:
+        raise InputError(
+            f"{path}: format must be one of {', '.join(FORMATS)}, or the suffix one of {', '.join(SUFFIXES)}, "
+            f"got {format or suffix or 'none'}"
+        )
+    return format
 
 
 def _mapped(path: str, name: str) -> mmap.mmap:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from seqkit.embeddings import WordVectors
-from seqkit.embeddings.evaluate import analogies, similarity, spearman
+from seqkit.embeddings.evaluate import Similarity, analogies, similarity, spearman
 
 
 def test_analogies_count_by_section_and_skip_unknown_words(tmp_path: Path) -> None:
@@ -37,3 +37,11 @@ def test_spearman_gives_equals_their_mean_rank() -> None:
     assert spearman([1.0, 2.0, 3.0], [3.0, 2.0, 1.0]) == pytest.approx(-1)
     assert np.isnan(spearman([1.0, 1.0], [1.0, 2.0]))
     assert np.isnan(spearman([], []))
+
+
+def test_the_interval_is_bonett_and_wrights() -> None:
+    # rho 0.5 of 100 pairs: atanh(0.5) = 0.549306, half 1.959964 sqrt(1.125 / 97) = 0.211074.
+    low, high = Similarity(rho=0.5, asked=100, given=100).interval
+    assert (low, high) == (pytest.approx(np.tanh(0.338232), abs=1e-5), pytest.approx(np.tanh(0.760380), abs=1e-5))
+    assert np.isnan(Similarity(rho=0.5, asked=3, given=3).interval).all()
+    assert Similarity(rho=1.0, asked=4, given=4).interval == (1, 1)

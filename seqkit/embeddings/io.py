@@ -52,6 +52,7 @@ MAX_HEADER = 1 << 24
 BLOCK = 1 << 22  # bytes of text whose numbers are read at a time
 
 _GZIP, _XZ = b"\x1f\x8b", b"\xfd7zXZ\x00"
+_ODD_SPACE = re.compile(rb"^ |  |[\t\v\f\r]")
 _COUNTS = re.compile(rb"\s*(\d{1,18})[ \t]+(\d{1,18})\s*")
 
 
@@ -185,7 +186,7 @@ def _is_number(text: bytes) -> bool:
         float(text)
     except ValueError:
         return False
-    return True
+    return b"_" not in text  # Python's own
 
 
 def _dim_of(first: bytes, name: str) -> int:
@@ -248,17 +249,19 @@ def _word_and_numbers(line: bytes, dim: int, name: str, number: int) -> tuple[by
 
 
 def _numbers(rows: list[bytes], dim: int, name: str, number: int) -> NDArray[np.float32]:
+    """The numbers of lines that have `dim` columns, each after one space."""
+    text = b" ".join(rows)
     with warnings.catch_warnings(), np.errstate(over="ignore"):
         warnings.simplefilter("error", DeprecationWarning)  # numpy's way to say that a number is none
-        try:
-            found = np.fromstring(b" ".join(rows), np.float32, sep=" ")
-            if len(found) == len(rows) * dim and np.isfinite(found).all():
-                return found.reshape(len(rows), dim)
-        except (DeprecationWarning, ValueError):
-            pass  # the loop below names the line
+        # An empty column beside one with two numbers in it would be counted right and read wrong.
+        if _ODD_SPACE.search(text) is None:
+            with contextlib.suppress(DeprecationWarning, ValueError):  # the loop below names the line
+                found = np.fromstring(text, np.float32, sep=" ")
+                if len(found) == len(rows) * dim and np.isfinite(found).all():
+                    return found.reshape(len(rows), dim)
         found = np.empty((len(rows), dim), np.float32)
         for at, row in enumerate(rows):
-            for column, text in enumerate(row.split()):
+            for column, text in enumerate(row.split(b" ")):
                 if not _is_number(text) or not np.isfinite(np.float32(float(text))):
                     raise InputError(f"{name}:{number + at}: number {column + 1} must be finite, got {text[:40]!r}")
                 found[at, column] = float(text)

@@ -88,6 +88,8 @@ def run(arguments: argparse.Namespace) -> int:
                 grow_from=arguments.grow_from, on_progress=report.progress,
             )  # fmt: skip
     except _Terminated:
+        kept = f"the run is kept in {arguments.checkpoint}" if arguments.checkpoint else "nothing is kept"
+        print(f"seqkit embed: terminated; {kept}", file=sys.stderr)
         return 128 + signal.SIGTERM
     finally:
         report.close()

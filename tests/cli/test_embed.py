@@ -86,6 +86,12 @@ def test_convert_keeps_every_number(seqkit: Any, vectors: Path, tmp_path: Path) 
     assert before.read_bytes() == vectors.read_bytes()
 
 
+def test_convert_reads_stdin_and_writes_stdout(seqkit: Any, vectors: Path) -> None:
+    ran = seqkit("embed", "convert", "-", "-", "--format", "glove", stdin=vectors.read_bytes())
+    assert (ran.code, ran.err) == (0, "")
+    assert ran.out == vectors.read_bytes().removeprefix(b"5 3\n")
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [

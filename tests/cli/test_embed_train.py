@@ -2,7 +2,9 @@
 
 import argparse
 import json
+import os
 import random
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +92,18 @@ def test_stdin_is_a_corpus_and_stdout_takes_vectors(seqkit: Any, text: Path) -> 
     assert ran.code == 0
     assert ran.lines[0] == "8 3"
     assert len(ran.lines) == 9
+
+
+def test_sigterm_is_said_and_ends_with_its_code(
+    seqkit: Any, text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Word2Vec, "train", lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM))
+    before = signal.getsignal(signal.SIGTERM)
+    ran = seqkit("embed", "train", text, "-o", tmp_path / "v.bin", "--checkpoint", tmp_path / "c")
+    assert ran.code == 143
+    assert ran.err == f"seqkit embed: terminated; the run is kept in {tmp_path / 'c'}\n"
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert not (tmp_path / "v.bin").exists()
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from seqkit.embeddings import WordVectors
 
 BATCH = 256  # queries of a stream at a time
+# Those of seqkit.embeddings.io, which takes too long to import for --help.
 FORMATS = ("safetensors", "word2vec", "word2vec-text", "glove", "fasttext")
 
 

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from seqkit.embeddings import WordVectors
+from seqkit.cli import embed
+from seqkit.embeddings import WordVectors, io
 
 
 @pytest.fixture
@@ -112,6 +113,10 @@ def test_bad_input_ends_with_2_and_a_sentence(
     assert (ran.code, ran.out) == (2, b"")
     assert says in ran.err
     assert ran.err.count("\n") == 1
+
+
+def test_the_formats_are_those_of_the_files() -> None:
+    assert embed.FORMATS == io.FORMATS
 
 
 def test_each_command_has_help(seqkit: Any) -> None:

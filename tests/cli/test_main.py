@@ -82,7 +82,7 @@ def test_a_reader_that_leaves_is_no_fault(tiny_run: Path) -> None:
 def test_help_comes_at_once_and_without_torch() -> None:
     script = "import sys; from seqkit.cli.main import main; main(sys.argv[1:]); print('torch' in sys.modules)"
     best = float("inf")
-    for arguments in (["--help"], ["translate", "--help"], ["train", "--help"]):
+    for arguments in (["--help"], ["translate", "--help"], ["train", "--help"], ["embed", "train", "--help"]):
         started = time.monotonic()
         result = subprocess.run(
             [sys.executable, "-c", script, *arguments], capture_output=True, text=True, cwd=ROOT, check=True

@@ -12,6 +12,7 @@ import math
 import sys
 from collections.abc import Iterator
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from seqkit.cli import embed_train
@@ -132,7 +133,7 @@ def run_evaluate(arguments: argparse.Namespace) -> int:
         low, high = result.interval
         score = f"rho {result.rho:.3f}" if result.asked > 1 else "-"
         score += f"  95 % from {low:.3f} to {high:.3f}" if low == low else ""
-        rows.append((path, score, _coverage(result.asked, result.given)))
+        rows.append((Path(path).name, score, _coverage(result.asked, result.given)))
         record.setdefault("similarity", []).append(
             {"set": path, "rho": _number(result.rho), "low": _number(low), "high": _number(high),
              "asked": result.asked, "given": result.given}

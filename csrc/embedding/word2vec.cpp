@@ -24,8 +24,12 @@ constexpr int64_t kPieces =
     8;  // trained apart in a deterministic run, at most: many steps for few words overshoot when added
 constexpr int64_t kWordsOfPiece = 1024;                          // a vocabulary of so many words for each piece
 constexpr int64_t kPieceWords = 2048, kSubwordPieceWords = 256;  // a piece ends with the sentence that reaches this
-constexpr int64_t kAhead = 4;                                    // windows between the fetch of a row and its use
-constexpr int64_t kRing = 8;                                     // windows whose negatives are kept
+// With subwords a window is one step for all its words, so that few negatives would each weigh as much as many pairs.
+// 17 million words, dim 100, one epoch: 7 draws give 23.5 % of the analogies, 4 x 5 give 30.6, 8 x 5 give 32.8, in 15,
+// 21 and 29 seconds.
+constexpr int64_t kSubwordNegatives = 8;
+constexpr int64_t kAhead = 4;  // windows between the fetch of a row and its use
+constexpr int64_t kRing = 8;   // windows whose negatives are kept
 static_assert(kAhead < kRing);
 
 int64_t padded(int64_t dim) { return (dim + kRowFloats - 1) / kRowFloats * kRowFloats; }
@@ -253,7 +257,8 @@ struct Word2Vec::Worker {
 Word2Vec::Word2Vec(const Word2VecOptions& options, const Corpus& corpus)
     : options_(options),
       corpus_(corpus),
-      drawn_((options.negative + kBlockOutputs) / kBlockOutputs * kBlockOutputs - 1),
+      drawn_(options.max_n > 0 ? kSubwordNegatives * options.negative
+                               : (options.negative + kBlockOutputs) / kBlockOutputs * kBlockOutputs - 1),
       subwords_(options.max_n > 0 ? new Subwords(corpus, options.min_n, options.max_n, options.buckets) : nullptr),
       input_(corpus.vocabulary() + (subwords_ ? static_cast<int64_t>(subwords_->bucket.size()) : 0),
              padded(options.dim)),

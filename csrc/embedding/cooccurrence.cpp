@@ -173,7 +173,6 @@ void Cooccurrence::close_run(Worker& worker) {
   std::vector<uint64_t>& events = worker.events;
   if (events.empty()) return;
   radix_sort(events, worker.scratch, kUnitBits);
-  const int64_t unsorted = static_cast<int64_t>(events.size());
   size_t kept = 0;
   for (size_t at = 0; at < events.size();) {
     const uint64_t key = events[at] >> kUnitBits;
@@ -188,14 +187,13 @@ void Cooccurrence::close_run(Worker& worker) {
     at = file_size_;
     file_size_ += bytes;
     runs_.push_back({at, static_cast<int64_t>(kept)});
-    events_ += unsorted;
   }
   file_.write(events.data(), bytes, at);
   events.clear();
 }
 
 int64_t Cooccurrence::most_pairs() const {
-  int64_t most = events_;
+  int64_t most = file_size_ / 8;
   for (int64_t cell = 0; cell < cells_; ++cell) most += block_[cell] != 0;
   return most + static_cast<int64_t>(carried_.size());
 }

@@ -42,7 +42,7 @@ class Cooccurrence {
 
   // Calls back with every pair i <= j and its units, in rising order. May be called once: it frees the block.
   void read(const std::function<void(int32_t i, int32_t j, int64_t units)>& pair);
-  // At least as many as there are pairs, and the same for any number of threads.
+  // At least as many as there are pairs.
   int64_t most_pairs() const;
 
  private:
@@ -70,7 +70,7 @@ class Cooccurrence {
   std::unordered_map<uint64_t, int64_t> carried_;  // what a cell of the block could not hold
   TemporaryFile file_;
   std::vector<Run> runs_;
-  int64_t file_size_ = 0, events_ = 0;
+  int64_t file_size_ = 0;
   std::mutex mutex_;
 };
 

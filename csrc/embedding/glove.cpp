@@ -16,7 +16,7 @@ SEQKIT_DECLARE_LEVELS(glove_steps, (const GloVeSteps& steps));
 
 namespace {
 
-constexpr int64_t kBucketPairs = 1 << 16;  // about so many
+constexpr int64_t kBucketPlaces = 3 << 17;  // places where two words stand near each other; some 60,000 pairs
 constexpr int64_t kMostBuckets = 1 << 12;
 constexpr int64_t kGroups = 16;  // of words: half as many cells are trained at once
 constexpr int64_t kCells = kGroups * kGroups;
@@ -42,14 +42,14 @@ std::pair<int64_t, int64_t> meeting(int64_t round, int64_t place) {
 
 // ---- Pairs ----
 
-PairBuckets::PairBuckets(Cooccurrence& counts, int64_t vocabulary, int64_t memory, uint64_t seed,
+PairBuckets::PairBuckets(Cooccurrence& counts, int64_t number, int64_t vocabulary, int64_t memory, uint64_t seed,
                          const std::string& folder)
     : folder_(folder) {
   word_bits_ = 1;
   while (int64_t{1} << word_bits_ < vocabulary) ++word_bits_;
   log_bits_ = std::min(64 - 2 * word_bits_, 32);
   const int64_t most = counts.most_pairs();
-  buckets_.resize(std::clamp<int64_t>(most / kBucketPairs, 1, kMostBuckets));
+  buckets_.resize(number);
   const int64_t room = memory > 0 ? std::max<int64_t>(memory / 4 / 8, 1) : std::numeric_limits<int64_t>::max();
   const double mean = static_cast<double>(std::min(most, room)) / static_cast<double>(size());
   // Reserved, not used: a page that is never touched is no memory.
@@ -114,8 +114,11 @@ GloVe::GloVe(const GloVeOptions& options, const Corpus& corpus, const std::strin
     : options_(options), rows_(corpus.vocabulary(), 4 * padded(options.dim)) {
   {
     Cooccurrence counts({options.window, options.memory, options.threads}, corpus, folder);
-    buckets_ = std::make_unique<PairBuckets>(counts, corpus.vocabulary(), options.memory,
-                                             static_cast<uint64_t>(options.seed), folder);
+    // The number depends on the text alone, so that the memory does not change the result.
+    const int64_t words = corpus.vocabulary(), places = std::min(words * words, corpus.total_words() * options.window);
+    const int64_t number = std::clamp<int64_t>(places / kBucketPlaces, 1, kMostBuckets);
+    buckets_ = std::make_unique<PairBuckets>(counts, number, words, options.memory, static_cast<uint64_t>(options.seed),
+                                             folder);
   }
   const int64_t dim = options.dim, width = this->width();
   Random random(static_cast<uint64_t>(options.seed) + 1);

@@ -19,7 +19,8 @@
 // and each bucket's pairs in a new order: a shuffle that reads the pairs in long pieces. Within a bucket, the pairs are
 // parted by the groups of their two words, and cells of the grid of groups that share no group are trained at once, one
 // round after the other (Gemulla et al. 2011, KDD, "stratified" descent). So threads never write into the same row, and
-// the result is the same for any number of them: there is no faster mode that would not be deterministic.
+// the result is the same for any number of them and any memory: there is no faster mode that would not be
+// deterministic.
 #pragma once
 
 #include <atomic>
@@ -42,7 +43,8 @@ struct GloVeOptions {
 // Co-occurrence counts in an order for training: 8 bytes a pair, the two words and a rounded logarithm.
 class PairBuckets {
  public:
-  PairBuckets(Cooccurrence& counts, int64_t vocabulary, int64_t memory, uint64_t seed, const std::string& folder);
+  PairBuckets(Cooccurrence& counts, int64_t number, int64_t vocabulary, int64_t memory, uint64_t seed,
+              const std::string& folder);
   int64_t size() const { return static_cast<int64_t>(buckets_.size()); }
   int64_t pairs() const { return pairs_; }  // i <= j
   int64_t terms() const { return terms_; }  // of J: i and j in both orders

@@ -60,9 +60,10 @@ class GloVe:
     Args:
         x_max: the count from which a pair has the whole weight; 10 suits a text of some ten million words better.
         eta: the learning rate of the vectors at the begin.
-        deterministic: every run gives the same bytes for any number of threads, asked or not; the option is here
-            because the other trainers have it.
-        memory: bytes that vocabulary, corpus, counts and pairs may take, each a part, before they go to disk.
+        deterministic: every run on a kind of processor gives the same bytes for any number of threads, asked or not;
+            the option is here because the other trainers have it.
+        memory: bytes that vocabulary, corpus, counts and pairs may take, each a part, before they go to disk; None for
+            half a gigabyte for the counts and no bound for the others. The vectors come on top.
 
     Raises:
         InputError: an option is out of its range.

@@ -59,7 +59,7 @@ class GloVe:
 
     Args:
         x_max: the count from which a pair has the whole weight; 10 suits a text of some ten million words better.
-        eta: the learning rate of the vectors at the begin.
+        eta: the learning rate of the vectors at the begin; 0.1 is better where the epochs are few.
         deterministic: every run on a kind of processor gives the same bytes for any number of threads, asked or not;
             the option is here because the other trainers have it.
         memory: bytes that vocabulary, corpus, counts and pairs may take, each a part, before they go to disk; None for

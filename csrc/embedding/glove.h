@@ -21,6 +21,7 @@
 // round after the other (Gemulla et al. 2011, KDD, "stratified" descent). So threads never write into the same row, and
 // the result is the same for any number of them and any memory: there is no faster mode that would not be
 // deterministic.
+//
 // Tried, on 17 million words of Wikipedia, dim 100, window 10, 5 epochs (analogies, WordSim353, MEN; one seed each,
 // seeds differ by 0.3 points):
 //   x_max 100, eta 0.05                         4.3 %, .269, .322

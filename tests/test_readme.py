@@ -44,6 +44,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             with gzip.open(folder / f"{name}.{side}.gz", "wt", encoding="utf-8") as file:
                 file.writelines(f"{side} sentence number {number}\n" for number in range(30))
     (folder / "test.en").write_text("a sentence\nanother\n")
+    (folder / "corpus.txt").write_text("the king and the queen saw a man and a woman\n" * 50)
     (config,) = blocks("toml")
     # Thirty sentences have no 8,000 subwords, and one epoch shows that the command runs.
     config = config.replace("max_epochs = 30", "max_epochs = 1") + '\n[tokenizer]\nkind = "char"\n'

@@ -4,7 +4,7 @@
 //   x_max)^alpha)
 //
 // by AdaGrad: a parameter with the gradient g of half of this moves by eta g / sqrt(s), where s begins at 1 and then
-// grows by (eta g)^2; a bias by g / sqrt(s), with s growing by g^2. So does the authors' program since its version 1.2.
+// grows by (eta g)^2; a bias by g / sqrt(s), with s growing by g^2. So do newer copies of the authors' program.
 // Biases learn the frequencies at once, and the vectors need not. (In a bias's row, s is kept times eta^2, so that it
 // moves as the others do.)
 //

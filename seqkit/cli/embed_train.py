@@ -22,25 +22,28 @@ from seqkit.errors import InputError
 if TYPE_CHECKING:
     from tqdm import tqdm
 
-    from seqkit.embeddings import Word2Vec
+    from seqkit.embeddings import GloVe, Word2Vec
+    from seqkit.embeddings.glove import GloVeProgress
     from seqkit.embeddings.word2vec import Progress
 
-MODELS = ("skipgram", "cbow", "fasttext")
+MODELS = ("skipgram", "cbow", "fasttext", "glove")
 SAID_EVERY = 10.0  # seconds between two lines in a pipe
 # Field, type and help of the options that trainers have.
 OPTIONS = [
     ("dim", int, "numbers of a vector (100)"),
-    ("window", int, "words on each side, at most (5)"),
+    ("window", int, "words on each side, at most (5; glove 10)"),
     ("negative", int, "drawn words for each pair (5)"),
     ("min_count", int, "rarer words are left out (5)"),
     ("max_vocab", int, "the most frequent so many words are kept"),
     ("sample", float, "share of the text above which a word is sub-sampled; 0 for never (1e-4)"),
-    ("epochs", int, "passes over the text (5)"),
-    ("alpha", float, "learning rate at the begin (0.025; cbow and fasttext 0.05)"),
+    ("epochs", int, "passes over the text (5; glove, over its pairs, 25)"),
+    ("alpha", float, "learning rate at the begin (0.025; cbow and fasttext 0.05); glove: the power of a weight (0.75)"),
     ("min_alpha", float, "learning rate at the end (1e-4)"),
     ("min_n", int, "fasttext: characters of the shortest n-gram (3)"),
     ("max_n", int, "fasttext: characters of the longest n-gram (6)"),
     ("buckets", int, "fasttext: hashed n-grams (2000000)"),
+    ("x_max", float, "glove: the count from which a pair has the whole weight (100)"),
+    ("eta", float, "glove: learning rate at the begin (0.05)"),
     ("threads", int, "CPU threads (1)"),
     ("seed", int, "of all that is random (1)"),
 ]
@@ -81,11 +84,14 @@ def run(arguments: argparse.Namespace) -> int:
     if not os.access(folder, os.W_OK):
         raise InputError(f"{arguments.output}: path must be in a folder that can be written, got {folder}")
     report = _Report(as_json=arguments.json, resumed=arguments.resume)
+    growth = {} if arguments.grow_from is None else {"grow_from": arguments.grow_from}
+    if growth and arguments.model == "glove":
+        raise InputError("--grow-from: model must have this option, got glove")
     try:
         with _terminated_as_interrupted():
             vectors = trainer.train(
                 [Path(path) for path in arguments.corpus], checkpoint=arguments.checkpoint, resume=arguments.resume,
-                grow_from=arguments.grow_from, on_progress=report.progress,
+                on_progress=report.progress, **growth,
             )  # fmt: skip
     except _Terminated:
         kept = f"the run is kept in {arguments.checkpoint}" if arguments.checkpoint else "nothing is kept"
@@ -98,14 +104,15 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _trainer(arguments: argparse.Namespace) -> Word2Vec:
-    from seqkit.embeddings import FastText, Word2Vec
+def _trainer(arguments: argparse.Namespace) -> Word2Vec | GloVe:
+    from seqkit.embeddings import FastText, GloVe, Word2Vec
 
     # A trainer is its class and what makes it this model; its fields are the options that it takes.
-    trainers: dict[str, tuple[type[Word2Vec], dict[str, Any]]] = {
+    trainers: dict[str, tuple[type[Word2Vec | GloVe], dict[str, Any]]] = {
         "skipgram": (Word2Vec, {"architecture": "skipgram"}),
         "cbow": (Word2Vec, {"architecture": "cbow"}),
         "fasttext": (FastText, {}),
+        "glove": (GloVe, {}),
     }
     kind, options = trainers[arguments.model]
     known = {field.name for field in fields(kind)}
@@ -150,18 +157,25 @@ class _Report:
         self.as_json, self.resumed = as_json, resumed
         self.begin: tuple[int, float] | None = None
         self.bar: tqdm[Any] | None = None
+        self.unit = "word"
         self.said = time.monotonic()
         self.last: dict[str, Any] = {}
 
-    def progress(self, now: Progress) -> None:
+    def progress(self, now: Progress | GloVeProgress) -> None:
+        from seqkit.embeddings.word2vec import Progress
+
+        if not isinstance(now, Progress):  # GloVe's work is pairs
+            self.unit = "pair"
+            now = Progress(words=now.terms, total_words=now.total_terms, loss=now.loss, seconds=now.seconds)
         if self.begin is None:  # a resumed run has words behind it that took none of these seconds
             self.begin = (now.words, now.seconds) if self.resumed else (0, 0.0)
         seconds = now.seconds - self.begin[1]
         speed = (now.words - self.begin[0]) / seconds if seconds > 0 else 0.0
         left = (now.total_words - now.words) / speed if speed else None
         self.last = {
-            "kind": "progress", "words": now.words, "total_words": now.total_words, "seconds": round(now.seconds, 3),
-            "words_per_second": round(speed), "seconds_left": None if left is None else round(left, 1),
+            "kind": "progress", f"{self.unit}s": now.words, f"total_{self.unit}s": now.total_words,
+            "seconds": round(now.seconds, 3),
+            f"{self.unit}s_per_second": round(speed), "seconds_left": None if left is None else round(left, 1),
             "loss": now.loss if now.loss == now.loss else None,
         }  # fmt: skip
         if sys.stderr.isatty():
@@ -174,7 +188,7 @@ class _Report:
                 share = 100 * now.words / max(now.total_words, 1)
                 wait = "?" if left is None else f"{left:.0f} s"
                 print(
-                    f"{share:5.1f} %  {speed:,.0f} words/s  {wait} left  loss {now.loss:.4f}",
+                    f"{share:5.1f} %  {speed:,.0f} {self.unit}s/s  {wait} left  loss {now.loss:.4f}",
                     file=sys.stderr, flush=True,
                 )  # fmt: skip
 
@@ -183,7 +197,12 @@ class _Report:
 
         if self.bar is None:
             self.bar = tqdm(
-                total=now.total_words, initial=now.words, unit="word", unit_scale=True, dynamic_ncols=True, leave=False
+                total=now.total_words,
+                initial=now.words,
+                unit=self.unit,
+                unit_scale=True,
+                dynamic_ncols=True,
+                leave=False,
             )
         self.bar.set_postfix_str(f"loss {now.loss:.4f}", refresh=False)
         self.bar.update(now.words - self.bar.n)

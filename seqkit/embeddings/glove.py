@@ -55,7 +55,7 @@ class GloVe:
     vector of a word is w + w~.
 
     Reference: Pennington et al. 2014, D14-1162.
-    Differs: biases have a learning rate of 1, as in the authors' program since its version 1.2.
+    Differs: biases have a learning rate of 1, as in newer copies of the authors' program.
 
     Args:
         x_max: the count from which a pair has the whole weight; 10 suits a text of some ten million words better.

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from seqkit.cli.embed_train import MODELS, OPTIONS, _bytes, _trainer, add_arguments
-from seqkit.embeddings import FastText, Word2Vec, WordVectors, native
+from seqkit.embeddings import FastText, GloVe, Word2Vec, WordVectors, native
 from seqkit.embeddings.fasttext import SubwordVectors
 
 built = pytest.mark.skipif(not (native.PACKAGE / native.LIBRARY).exists(), reason="the trainer is not built")
@@ -29,13 +29,11 @@ def text(tmp_path: Path) -> Path:
 @built
 @pytest.mark.parametrize("model", MODELS)
 def test_vectors_of_each_model_are_written(seqkit: Any, text: Path, tmp_path: Path, model: str) -> None:
-    ran = seqkit(
-        "embed", "train", text, "-o", tmp_path / "v.safetensors", "--model", model, "--dim", "8", "--epochs", "3",
-        "--sample", "0",
-    )  # fmt: skip
+    more = ["--epochs", "30"] if model == "glove" else ["--epochs", "3", "--sample", "0"]
+    ran = seqkit("embed", "train", text, "-o", tmp_path / "v.safetensors", "--model", model, "--dim", "8", *more)
     assert (ran.code, ran.out) == (0, b"")
     assert "100.0 %" in ran.err
-    assert "words/s" in ran.err
+    assert ("pairs/s" if model == "glove" else "words/s") in ran.err
     assert "8 words of 8 numbers written to" in ran.err
     vectors = WordVectors.load(tmp_path / "v.safetensors")
     assert vectors.matrix.shape == (8, 8)
@@ -128,10 +126,15 @@ def test_bad_options_end_with_2_before_any_work(
 
 
 def test_every_option_is_a_trainers_and_sizes_have_units() -> None:
-    fields = set(FastText.__dataclass_fields__)
+    fields = set(FastText.__dataclass_fields__) | set(GloVe.__dataclass_fields__)
     assert {name for name, _, _ in OPTIONS} <= fields
     assert [_bytes(each) for each in ("10", "2K", "1.5m", "1G")] == [10, 2048, 3 << 19, 1 << 30]
     parser = argparse.ArgumentParser()
     add_arguments(parser)
-    for model, kind in [("skipgram", Word2Vec()), ("cbow", Word2Vec(architecture="cbow")), ("fasttext", FastText())]:
+    for model, kind in [
+        ("skipgram", Word2Vec()),
+        ("cbow", Word2Vec(architecture="cbow")),
+        ("fasttext", FastText()),
+        ("glove", GloVe()),
+    ]:
         assert _trainer(parser.parse_args(["x", "-o", "y", "--model", model])) == kind

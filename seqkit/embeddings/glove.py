@@ -10,7 +10,6 @@ from __future__ import annotations
 import ctypes
 import os
 import tempfile
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -26,6 +25,7 @@ from seqkit.atomic import atomic_file
 from seqkit.embeddings import native
 from seqkit.embeddings.corpus import Corpus, Source
 from seqkit.embeddings.vectors import WordVectors
+from seqkit.embeddings.watch import watch
 from seqkit.errors import InputError
 
 # What may change between a run and the one that resumes it.
@@ -191,38 +191,14 @@ class Run:
                 seconds = time.monotonic() - begin
                 on_progress(GloVeProgress(terms=now.words, total_terms=total, loss=loss, seconds=seconds))
 
-        while self.progress().words < total:
-            errors: list[Exception] = []
-            thread = threading.Thread(target=self._run, args=(errors,), daemon=True)
-            thread.start()
-            due = time.monotonic() + every
-            try:
-                while thread.is_alive() and (checkpoint is None or time.monotonic() < due):
-                    thread.join(0.2)
-                    if thread.is_alive():
-                        tell()
-            except BaseException:
-                self._stop(thread)
-                if checkpoint is not None:
-                    self.save(checkpoint)
-                raise
-            self._stop(thread)
-            if errors:
-                raise errors[0]
-            if checkpoint is not None:
-                self.save(checkpoint)
-        tell()
-
-    def _run(self, errors: list[Exception]) -> None:
-        try:
-            native.call("glove_run", self.handle)
-        except InputError as error:
-            errors.append(error)
-
-    def _stop(self, thread: threading.Thread) -> None:
-        while thread.is_alive():  # asked again: a run that only begins would forget it
-            native.call("glove_stop", self.handle)
-            thread.join(0.01)
+        watch(
+            lambda: native.call("glove_run", self.handle),
+            lambda: native.call("glove_stop", self.handle),
+            finished=lambda: self.progress().words >= total,
+            tell=tell,
+            save=None if checkpoint is None else lambda: self.save(checkpoint),
+            every=every,
+        )
 
     def save(self, path: str | Path) -> None:
         """Writes the run's state."""

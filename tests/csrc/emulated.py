@@ -59,8 +59,10 @@ def build(
     """
     headers = cuda_headers()
     assert headers is not None
-    native = [
-        path for path in sorted((ROOT / "build/native").glob("*.o")) if not path.name.endswith(("_bind.cpp.o", ".cu.o"))
+    native = [  # but what belongs to the word vectors' library
+        path
+        for path in sorted((ROOT / "build/native").glob("*.o"))
+        if not path.name.endswith(("_bind.cpp.o", ".cu.o")) and not path.name.startswith("embedding_")
     ]
     if not native:
         raise RuntimeError("tests/csrc: the kernels must be built first, got no objects in build/native: make install")

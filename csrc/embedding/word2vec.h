@@ -8,7 +8,8 @@
 //
 // Differs: the negatives of a window are shared by its words, and rows move after a window, not after each pair. As
 // many are drawn as fill a block of outputs beside the word itself (7 for `negative` 5), each of a smaller weight
-// (5/7), so that the objective is the same and fewer words are drawn again and again.
+// (5/7), so that the objective is the same and fewer words are drawn again and again. With subwords
+// a window is one step for all its words, and eight times `negative` are drawn for it (kSubwordNegatives).
 //
 // Chunks of the corpus are the units of work. A thread takes the next chunk, seeds its generator with (seed, epoch,
 // chunk) and trains through it; the state of a run between two calls is therefore the matrices and one number.

@@ -10,7 +10,7 @@ from seqkit.decode.options import BeamOptions
 from seqkit.errors import InputError
 from seqkit.models.ctranslate2 import export_ctranslate2, import_ctranslate2
 from seqkit.models.transformer import Transformer
-from seqkit.tasks.translation_config import DataConfig, TokenizerConfig, TranslationConfig, ValidationConfig
+from seqkit.tasks.translation_config import DataConfig, PairTokenizerConfig, TranslationConfig, ValidationConfig
 from seqkit.tasks.translator import Translator
 from seqkit.text.tokenizer import CharTokenizer, Tokenizer, WordTokenizer
 from seqkit.text.vocab import Vocab
@@ -35,7 +35,7 @@ def import_run(folder: Path, output: Path, *, tokens: str) -> None:
     tokenizer = CharTokenizer if tokens == "char" else WordTokenizer
     config = TranslationConfig(
         data=DataConfig(train=[], valid=[]),
-        tokenizer=TokenizerConfig(
+        tokenizer=PairTokenizerConfig(
             kind=tokens, shared=False, source_bos=imported.source_bos, source_eos=imported.source_eos
         ),
         model=imported.config,

@@ -16,24 +16,16 @@ import torch
 from torch import Tensor, nn
 
 from seqkit.analysis.bleu import bleu
-from seqkit.atomic import write_atomically
-from seqkit.config import read_toml, resolve_path, write_toml
+from seqkit.config import resolve_path
 from seqkit.errors import InputError
 from seqkit.nn.losses import cross_entropy
-from seqkit.tasks.translation_config import (
-    DataConfig,
-    TokenizerConfig,
-    TranslationConfig,
-    ValidationConfig,
-    build_model,
-)
+from seqkit.tasks.run_folder import check_folder, make_folder, save_config, write_tokenizers
+from seqkit.tasks.translation_config import DataConfig, TranslationConfig, ValidationConfig, build_model
 from seqkit.tasks.translator import Translator, load_tokenizers
 from seqkit.text.batch import Batch, TokenBatches
 from seqkit.text.corpus import ParallelCorpus
-from seqkit.text.tokenizer import CharTokenizer, SentencePieceTokenizer, Tokenizer, WordTokenizer, train_tokenizer
+from seqkit.text.tokenizer import SentencePieceTokenizer
 from seqkit.training.loop import Outcome, Reporter, Trainer
-
-TOKENIZER_SUFFIXES = (SentencePieceTokenizer.suffix, CharTokenizer.suffix, WordTokenizer.suffix)
 
 
 def train_translation(
@@ -51,16 +43,17 @@ def train_translation(
     """
     config = TranslationConfig.from_tables(tables, where=where)
     config = replace(config, data=_resolved(config.data, base))
-    _check_folder(config, folder, resume=resume)
+    check_folder(config.to_tables(), folder, resume=resume)
     train = _read_pairs(config.data.train, name="train", report=report)
     valid = _read_pairs(config.data.valid, name="valid", report=report)
 
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{folder}: the run folder must be one that can be made, got: {error.strerror}") from None
-    source, target = _tokenizers(config.tokenizer, train, folder, report, keep=resume)
-    write_atomically(folder / "config.toml", write_toml(config.to_tables()).encode())
+    make_folder(folder)
+    sides = {"source": [source for source, _ in train], "target": [target for _, target in train]}
+    if config.tokenizer.shared:
+        sides = {"tokenizer": sides["source"] + sides["target"]}
+    write_tokenizers(config.tokenizer, sides, folder, report, keep=resume)
+    source, target = load_tokenizers(folder, config.tokenizer.shared)
+    save_config(config.to_tables(), folder)
     training = config.training
     torch.manual_seed(training.seed)
     model = build_model(config.model, source, target)
@@ -154,51 +147,3 @@ def _read_pairs(paths: list[str], *, name: str, report: Reporter) -> list[tuple[
         raise InputError(f"{paths[0]}: `{name}` must have at least one pair, got none")
     report.note(f"{name}: {len(pairs):,} pairs")
     return pairs
-
-
-# What may change when a run goes on: how long it lasts, and what only looks at it.
-_CHANGEABLE = {"max_epochs", "max_steps", "patience", "checkpoint_every", "log_every", "tensorboard"}
-
-
-def _check_folder(config: TranslationConfig, folder: Path, *, resume: bool) -> None:
-    """Refuses to overwrite a run, and to go on with another config than it was started with."""
-    saved = folder / "config.toml"
-    if not resume:
-        if (folder / "checkpoints").exists() or (folder / "model.safetensors").exists():
-            raise InputError(f"{folder}: the run folder must be new, got one with a run in it; go on with --resume")
-        return
-    if not saved.exists():
-        return
-    before, now = read_toml(saved), config.to_tables()
-    for table, values in now.items():
-        if not isinstance(values, dict) or table in ("search", "validation"):
-            continue
-        for key, value in values.items():
-            old = before.get(table, {}).get(key)
-            if value != old and key not in _CHANGEABLE:
-                raise InputError(
-                    f"{folder}: `{table}.{key}` must be {old!r} as when the run was started, to resume, got {value!r}"
-                )
-
-
-def _tokenizers(
-    config: TokenizerConfig, pairs: list[tuple[str, str]], folder: Path, report: Reporter, *, keep: bool
-) -> tuple[Tokenizer, Tokenizer]:
-    """The tokenizers of a run folder, trained anew unless those are kept that belong to its config.toml.
-
-    They are written before config.toml: without it, they may be left over from another config.
-    """
-    keep = keep and (folder / "config.toml").exists()
-    sides = {"source": [source for source, _ in pairs], "target": [target for _, target in pairs]}
-    if config.shared:
-        sides = {"tokenizer": sides["source"] + sides["target"]}
-    for name, lines in sides.items():
-        found = [path for suffix in TOKENIZER_SUFFIXES if (path := folder / f"{name}{suffix}").exists()]
-        if not (keep and found):
-            for path in found:
-                path.unlink()
-            report.note(f"training the {config.kind} tokenizer `{name}` on {len(lines):,} lines")
-            train_tokenizer(
-                config.kind, lines, vocab_size=config.vocab_size, character_coverage=config.character_coverage
-            ).save(folder / name)
-    return load_tokenizers(folder, config.shared)

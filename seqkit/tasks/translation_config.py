@@ -5,14 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from seqkit.config import from_table, nearest, option, to_table
+from seqkit.config import option
 from seqkit.decode.options import BeamOptions
 from seqkit.errors import InputError
 from seqkit.models.seq2seq import Seq2Seq, Seq2SeqConfig
 from seqkit.models.transformer import Transformer, TransformerConfig
+from seqkit.tasks.run_folder import TokenizerConfig, read_tables, write_tables
 from seqkit.text.tokenizer import Tokenizer
 from seqkit.training.loop import TrainingConfig
 
+TASK = "translation"
 MODELS: dict[str, tuple[type, type]] = {
     "transformer": (TransformerConfig, Transformer),
     "seq2seq": (Seq2SeqConfig, Seq2Seq),
@@ -30,20 +32,16 @@ class DataConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TokenizerConfig:
-    """How text becomes tokens."""
+class PairTokenizerConfig(TokenizerConfig):
+    """How both sides become tokens."""
 
-    kind: str = option("unigram", "subwords, words or characters", choices=("unigram", "bpe", "word", "char"))
-    vocab_size: int = option(8000, "most tokens, specials included")
     shared: bool = option(True, "one vocabulary for both sides")
-    character_coverage: float = option(1.0, "share of the characters that subwords must cover")
     source_bos: bool = option(False, "begin source sentences with the begin symbol")
     source_eos: bool = option(True, "end source sentences with the end symbol, so that none is empty")
     sampling: float = option(0.0, "subword sampling of the training data: alpha of Kudo 2018 (0.1 to 0.5); 0 for none")
 
     def __post_init__(self) -> None:
-        if self.vocab_size < 1:
-            raise InputError(f"tokenizer: `vocab_size` must be at least 1, got {self.vocab_size}")
+        super().__post_init__()
         if not 0.0 <= self.sampling <= 1.0:
             raise InputError(f"tokenizer: `sampling` must be from 0 to 1, got {self.sampling}")
         if self.sampling and self.kind not in ("unigram", "bpe"):
@@ -67,7 +65,7 @@ class TranslationConfig:
     """Everything a translation run is made from: one table a part."""
 
     data: DataConfig
-    tokenizer: TokenizerConfig
+    tokenizer: PairTokenizerConfig
     model: Any
     training: TrainingConfig
     validation: ValidationConfig
@@ -80,42 +78,19 @@ class TranslationConfig:
         Raises:
             InputError: an unknown table or key, a wrong value, or no `model.kind`.
         """
-        parts = {
-            "data": DataConfig, "tokenizer": TokenizerConfig, "training": TrainingConfig,
+        parts: dict[str, type] = {
+            "data": DataConfig, "tokenizer": PairTokenizerConfig, "training": TrainingConfig,
             "validation": ValidationConfig, "search": BeamOptions,
         }  # fmt: skip
-        tables = dict(tables)
-        if (task := tables.pop("task", "translation")) != "translation":
-            raise InputError(f"{where}: `task` must be translation, got {task!r}")
-        for name, table in tables.items():
-            if name not in (*parts, "model"):
-                raise InputError(
-                    f"{where}: `{name}` must be a known table{nearest(name, (*parts, 'model'))}, got another"
-                )
-            if not isinstance(table, dict):
-                raise InputError(f"{where}: `{name}` must be a table, got {table!r}")
-        model = dict(tables.pop("model", {}))
-        kind = model.pop("kind", None)
-        if kind not in MODELS:
-            allowed = ", ".join(MODELS)
-            raise InputError(
-                f"{where} [model]: `kind` must be one of {allowed}, got {kind!r}{nearest(str(kind), MODELS)}"
-            )
-        values: dict[str, Any] = {
-            name: from_table(part, tables.get(name, {}), where=f"{where} [{name}]") for name, part in parts.items()
-        }
+        values = read_tables(tables, task=TASK, parts=parts, models=MODELS, where=where)
         if tables.get("training", {}).get("metric") == "bleu" and not values["validation"].bleu:
             raise InputError(f"{where} [validation]: `bleu` must be true where training.metric is bleu, got false")
-        return cls(model=from_table(MODELS[kind][0], model, where=f"{where} [model]"), **values)
+        return cls(**values)
 
     def to_tables(self) -> dict[str, Any]:
         """TOML tables with every default written out."""
-        kind = next(kind for kind, (config, _) in MODELS.items() if isinstance(self.model, config))
-        tables: dict[str, Any] = {"task": "translation"}
-        for name in ("data", "tokenizer", "model", "training", "validation", "search"):
-            tables[name] = to_table(getattr(self, name))
-        tables["model"] = {"kind": kind, **tables["model"]}
-        return tables
+        names = ("data", "tokenizer", "model", "training", "validation", "search")
+        return write_tables(self, task=TASK, names=names, models=MODELS)
 
 
 def build_model(config: Any, source: Tokenizer, target: Tokenizer) -> Model:

@@ -8,19 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
 
-from seqkit.config import read_toml
 from seqkit.decode.beam import beam_search
 from seqkit.decode.options import BeamOptions
 from seqkit.decode.step import Hypothesis
 from seqkit.errors import InputError
 from seqkit.models.encoder_decoder import Source
 from seqkit.models.transformer import TransformerConfig
+from seqkit.tasks.run_folder import check_device, load_weights, saved_tables, saved_weights
 from seqkit.tasks.translation_config import Model, TranslationConfig, build_model
 from seqkit.text.batch import Batch, length_batches, pad
 from seqkit.text.tokenizer import Tokenizer, load_tokenizer
-from seqkit.training.checkpoint import load_tensors
 
 
 @dataclass(frozen=True)
@@ -61,16 +59,10 @@ class Translator:
             InputError: the folder is not one of a translation run, or a file in it is damaged.
         """
         folder = Path(folder)
-        _check_device(device)
-        if not (folder / "config.toml").is_file():
-            raise InputError(f"{folder}: the model must be a run folder with a config.toml, got none")
-        config = TranslationConfig.from_tables(read_toml(folder / "config.toml"), where=str(folder / "config.toml"))
+        check_device(device)
+        config = TranslationConfig.from_tables(saved_tables(folder), where=str(folder / "config.toml"))
         source, target = load_tokenizers(folder, config.tokenizer.shared)
-        if not (folder / "model.safetensors").is_file():
-            raise InputError(
-                f"{folder}: the model must have been trained up to a validation, got no model.safetensors yet"
-            )
-        tensors, _ = load_tensors(folder / "model.safetensors")
+        tensors = saved_weights(folder)
         model = build_model(config.model, source, target)
         load_weights(model, tensors, where=str(folder / "model.safetensors"))
         return cls(config, model.to(device).eval(), source, target, folder)
@@ -182,29 +174,6 @@ class Translator:
             for index, row, length in zip(indices, chosen.tolist(), batch.target_lengths.tolist(), strict=True):
                 results[index] = row[:length]
         return results
-
-
-def _check_device(name: str) -> None:
-    """Raises an error unless this torch can use the device."""
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"--device: the device must be one that this torch can use, got `{name}`: {reason}") from None
-
-
-def load_weights(model: nn.Module, tensors: dict[str, Tensor], *, where: str) -> None:
-    """Puts weights into a model.
-
-    Raises:
-        InputError: their names or shapes are not the model's.
-    """
-    try:
-        model.load_state_dict(tensors)
-    except RuntimeError:
-        raise InputError(
-            f"{where}: the weights must fit the model of its config.toml, got other names or shapes"
-        ) from None
 
 
 def load_tokenizers(folder: Path, shared: bool) -> tuple[Tokenizer, Tokenizer]:

@@ -60,7 +60,7 @@ class TrainingConfig:
     precision: str = option("fp32", "autocast of the forward pass", choices=tuple(PRECISIONS))
     ema_decay: float = option(0.0, "decay of an exponential moving average of the weights; 0 for none")
     validate_every: int = option(0, "steps between validations; 0 for once an epoch")
-    metric: str = option("loss", "what decides which weights are best", choices=("loss", "bleu"))
+    metric: str = option("loss", "what decides which weights are best", choices=("loss", "bleu", "accuracy", "f1"))
     patience: int = option(0, "validations without progress before training stops; 0 for never")
     keep_best: int = option(1, "best checkpoints kept")
     keep_last: int = option(1, "last checkpoints kept")
@@ -166,7 +166,9 @@ class Trainer:
 
     Args:
         loss: gives the summed loss of a batch and the number of items summed over.
-        validate: gives named figures of the model, `loss` (lower is better) or `bleu` (higher) among them.
+        validate: gives named figures of the model, that of `config.metric` among them; only of `loss` is less better.
+        carried: tensors beside the weights that `loss` changes in place, such as a state that the next batch starts
+            from; they are kept in the checkpoint.
         report: told of steps and records; it prints, this module does not.
     """
 
@@ -180,6 +182,7 @@ class Trainer:
         *,
         validate: Callable[[nn.Module], dict[str, float]],
         report: Reporter,
+        carried: dict[str, Tensor] | None = None,
     ) -> None:
         self.device = torch.device(_device(config.device))
         if self.device.type == "cpu":
@@ -191,6 +194,7 @@ class Trainer:
         self.folder = folder
         self.validate = validate
         self.report = report
+        self.carried = carried or {}
         self.progress = Progress()
         self.parameters = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
         matrices = [parameter for parameter in self.parameters.values() if parameter.ndim >= 2]
@@ -437,6 +441,7 @@ class Trainer:
         for name, parameter in self.parameters.items():
             for key, tensor in self.optimizer.state.get(parameter, {}).items():
                 tensors[f"optimizer.{name}.{key}"] = tensor
+        tensors |= {f"carried.{name}": tensor for name, tensor in self.carried.items()}
         tensors["generator.cpu"] = torch.get_rng_state()
         if self.device.type == "cuda":
             tensors["generator.cuda"] = torch.cuda.get_rng_state(self.device)
@@ -467,6 +472,8 @@ class Trainer:
                     key: value if key == "step" and self.device.type == "cpu" else value.to(self.device)
                     for key, value in values.items()
                 }
+        for name, tensor in self.carried.items():
+            tensor.copy_(tensors[f"carried.{name}"])
         torch.set_rng_state(tensors["generator.cpu"])
         if self.device.type == "cuda" and "generator.cuda" in tensors:
             torch.cuda.set_rng_state(tensors["generator.cuda"], self.device)

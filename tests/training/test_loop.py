@@ -127,6 +127,34 @@ def test_resume_after_a_kill_at_any_step_gives_the_same_bytes(tmp_path: Path, sc
         assert [record["step"] for record in without_times] == sorted(record["step"] for record in without_times)
 
 
+def test_a_carried_state_is_resumed(tmp_path: Path) -> None:
+    def made(folder: Path, dies_at: int = 0) -> Trainer:
+        state = torch.zeros(4)
+        calls = 0
+
+        def loss(model: nn.Module, x: Tensor) -> tuple[Tensor, int]:
+            nonlocal calls
+            calls += 1
+            if calls == dies_at:
+                raise KilledError
+            total = (model(x + state) - 2 * x).square().sum()
+            state.copy_(0.9 * state + 0.1 * x[0])
+            return total, x.shape[0]
+
+        torch.manual_seed(0)
+        config = TrainingConfig(max_epochs=1, checkpoint_every=4)
+        return Trainer(
+            nn.Linear(4, 4), Points(), loss, config, folder, validate=validation_loss, report=Silent(),
+            carried={"state": state},
+        )  # fmt: skip
+
+    made(tmp_path / "whole").run()
+    with pytest.raises(KilledError):
+        made(tmp_path / "cut", dies_at=8).run()
+    made(tmp_path / "cut").run(resume=True)
+    assert (tmp_path / "cut/model.safetensors").read_bytes() == (tmp_path / "whole/model.safetensors").read_bytes()
+
+
 def test_accumulated_batches_equal_one_large_batch(tmp_path: Path) -> None:
     def plain(model: nn.Module, x: Tensor) -> tuple[Tensor, int]:
         return (model(x) - (2 * x + 1)).square().sum(), x.shape[0]

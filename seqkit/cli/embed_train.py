@@ -37,7 +37,7 @@ OPTIONS = [
     ("max_vocab", int, "the most frequent so many words are kept"),
     ("sample", float, "share of the text above which a word is sub-sampled; 0 for never (1e-4)"),
     ("epochs", int, "passes over the text (5; glove, over its pairs, 25)"),
-    ("alpha", float, "learning rate at the begin (0.025; cbow and fasttext 0.05); glove: the power of a weight (0.75)"),
+    ("alpha", float, "learning rate at the begin (0.05; cbow 0.075); glove: the power of a weight (0.75)"),
     ("min_alpha", float, "learning rate at the end (1e-4)"),
     ("min_n", int, "fasttext: characters of the shortest n-gram (3)"),
     ("max_n", int, "fasttext: characters of the longest n-gram (6)"),

@@ -1,4 +1,4 @@
-"""Train word vectors, ask, measure and convert them.
+"""Train word vectors, ask, measure, debias and convert them.
 
 Files of vectors are read by their content: word2vec's text and binary, GloVe's text, fastText's .vec and .bin, gensim's
 KeyedVectors, safetensors, packed or not. They are written by their suffix, or as --format says.
@@ -15,7 +15,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from seqkit.cli import embed_train
+from seqkit.cli import embed_debias, embed_train
 from seqkit.errors import InputError
 
 if TYPE_CHECKING:
@@ -52,6 +52,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     evaluate.add_argument("--analogies", metavar="FILE", help="questions of four words a line, sections after `:`")
     evaluate.add_argument("--similarity", nargs="+", default=[], metavar="FILE", help="lines of two words and a score")
     evaluate.add_argument("--json", action="store_true", help="one JSON object")
+
+    embed_debias.add_arguments(command("debias", "take the bias out of vectors, and measure it", embed_debias.run))
 
     convert = command("convert", "write vectors in another format", run_convert)
     convert.add_argument("vectors", metavar="IN", help="file of vectors; - is stdin")

@@ -18,6 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,7 +71,7 @@ def _neutralized(vectors: WordVectors, basis: NDArray[np.float32], specific: Col
     """Unit vectors without their part in the span of `basis`, but for the specific words'."""
     inside = vectors.unit @ basis.T
     inside[[vectors.index[word] for word in specific if word in vectors]] = 0
-    unit: NDArray[np.float32] = vectors.unit - inside @ basis
+    unit = _float32(vectors.unit - inside @ basis)
     unit /= _lengths(unit)
     return unit
 
@@ -80,9 +81,8 @@ def _sides(members: NDArray[np.float32], mean: NDArray[np.float32], basis: NDArr
     if len(members) == 2 and len(basis) == 1:  # two words lie on opposite sides, even where neither is further along
         side = -1 if float((members[0] - members[1]) @ basis[0]) < 0 else 1
         return np.array([[side], [-side]], np.float32)
-    inside: NDArray[np.float32] = (members - mean) @ basis.T
-    inside /= _lengths(inside)
-    return inside
+    inside = _float32((members - mean) @ basis.T)
+    return inside / _lengths(inside)
 
 
 def soft_debias(
@@ -243,8 +243,7 @@ def _without(
     matrix: NDArray[np.float32], mean: NDArray[np.float32], component: NDArray[np.float32]
 ) -> NDArray[np.float32]:
     centred = matrix - mean
-    purified: NDArray[np.float32] = centred - (centred @ component)[:, None] * component
-    return purified
+    return _float32(centred - (centred @ component)[:, None] * component)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -338,6 +337,11 @@ def _moments(matrix: NDArray[np.float32]) -> NDArray[np.float64]:
         block = matrix[begin : begin + BLOCK].astype(np.float64)
         total += block.T @ block
     return total
+
+
+def _float32(rows: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
+    """The rows as they are, where they are float32 already: numpy's stubs lose that in a product."""
+    return rows.astype(np.float32, copy=False)
 
 
 def _lengths(rows: NDArray[np.float32]) -> NDArray[np.float32]:

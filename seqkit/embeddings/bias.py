@@ -72,7 +72,7 @@ def bias_subspace(vectors: WordVectors, sets: WordSets, *, components: int = 1) 
         raise InputError("bias_subspace: a set must have vectors for all its words, got none that has")
     stacked = np.array(differences, np.float64)
     _, sizes, directions = np.linalg.svd(stacked, full_matrices=False)
-    found = int((sizes > 1e-12).sum())
+    found = int((sizes > max(1e-12, 1e-5 * sizes[0])).sum())  # float32 leaves more than nothing of equal words
     if found == 0:
         raise InputError("bias_subspace: the words of a set must differ, got sets of equal vectors")
     if components > found:

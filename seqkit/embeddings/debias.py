@@ -302,7 +302,9 @@ def inlp(
         if gone.shape[1] + len(classes) >= dim:
             break
         normals = np.stack([each.weights for each in fitted], 1)
-        gone = np.linalg.qr(np.concatenate([gone, normals - gone @ (gone.T @ normals)], 1))[0]
+        new, sizes, _ = np.linalg.svd(normals - gone @ (gone.T @ normals), full_matrices=False)
+        # One classifier of several groups says little that the others do not: that is no direction of its own.
+        gone = np.linalg.qr(np.concatenate([gone, new[:, sizes > 0.01 * sizes[0]]], 1))[0]
     basis = np.ascontiguousarray(gone.T, np.float32)
     found = WordVectors(vectors.words, _neutralized(vectors, basis, specific))
     return NullSpace(vectors=found, accuracies=tuple(accuracies), removed=len(basis))

@@ -117,12 +117,12 @@ def _check_outputs(arguments: argparse.Namespace) -> None:
     """What would fail at the end is told before the work."""
     from seqkit.embeddings.io import format_of
 
+    if arguments.output == "-":
+        raise InputError("-o: vectors must go to a file, as stdout has the table, got -")
     format_of(arguments.output, arguments.format)
     for path in (arguments.output, arguments.report):
         if path not in (None, "-") and not os.access(Path(path).resolve().parent, os.W_OK):
             raise InputError(f"{path}: path must be in a folder that can be written, got {Path(path).resolve().parent}")
-    if arguments.output == "-":
-        raise InputError("-o: vectors must go to a file, as stdout has the table, got -")
     if arguments.report:
         from seqkit.analysis.page import new_figure
 

@@ -120,7 +120,7 @@ def test_the_formats_are_those_of_the_files() -> None:
 
 
 def test_each_command_has_help(seqkit: Any) -> None:
-    for command in ("train", "nearest", "analogy", "evaluate", "convert"):
+    for command in ("train", "nearest", "analogy", "evaluate", "debias", "convert"):
         ran = seqkit("embed", command, "--help")
         assert (ran.code, ran.err) == (0, "")
         assert ran.out.startswith(f"usage: seqkit embed {command}".encode())

@@ -125,7 +125,7 @@ def test_biased_analogies_are_those_of_brute_force(thinned: bool, monkeypatch: p
     drawn = np.random.default_rng(5).standard_normal((40, 4)).astype(np.float32)
     words = [f"w{n}" for n in range(40)]
     vectors = WordVectors(words, drawn)
-    for n, delta in ((5, 1.0), (12, 1.3), (100, 0.6)):
+    for n, delta in ((5, 1.0), (12, 1.3), (20, 2.0), (100, 0.6)):
         found = biased_analogies(vectors, "w0", "w1", n=n, delta=delta, most_frequent=33, without=["w3", "unknown"])
         among = [word for word in words[:33] if word != "w3"]
         wanted = brute_force_analogies(vectors, "w0", "w1", n, delta, among)
@@ -159,6 +159,15 @@ def test_cluster_purity_of_groups_apart_and_of_one() -> None:
     assert cluster_purity(line, np.array([0, 0, 1, 0, 1, 0, 1])) == pytest.approx(5 / 7)
 
 
+def test_cluster_purity_takes_the_best_of_its_starts() -> None:
+    groups = np.repeat([0, 1, 2], 30)
+    points = np.array([[0.0], [1.0], [9.0]], np.float32)[groups]
+    points += 0.01 * np.random.default_rng(0).standard_normal((90, 1)).astype(np.float32)
+    alone = [cluster_purity(points, groups, seed=seed, starts=1) for seed in range(20)]
+    assert min(alone) < 1.0  # two centres in one group stay there
+    assert [cluster_purity(points, groups, seed=seed, starts=20) for seed in range(20)] == [1.0] * 20
+
+
 def test_what_cannot_be_is_refused(vectors: WordVectors) -> None:
     with pytest.raises(InputError, match="a set must have vectors"):
         bias_direction(vectors, [("he", "unknown")])
@@ -186,7 +195,7 @@ def test_what_cannot_be_is_refused(vectors: WordVectors) -> None:
         biased_analogies(vectors, "he", "unknown")
     with pytest.raises(InputError, match="the two words must differ"):
         biased_analogies(vectors, "he", "he")
-    with pytest.raises(InputError, match="above 0 up to 2, got 20, 10000 and 0.0"):
+    with pytest.raises(InputError, match=r"above 0 up to 2, got 20, 10000 and 0.0"):
         biased_analogies(vectors, "he", "she", delta=0.0)
     with pytest.raises(InputError, match="one word for each group"):
         most_biased(vectors, [("he", "she"), ("man", "woman", "king")], n=1)

@@ -62,6 +62,14 @@ def test_hard_debias_is_the_published_algorithm(vectors: WordVectors) -> None:
     np.testing.assert_allclose(found.matrix[0], vectors.unit[0], atol=1e-6)
 
 
+def test_the_order_in_a_pair_to_equalise_does_not_matter(vectors: WordVectors) -> None:
+    given = {"definitional": DEFINITIONAL, "specific": SPECIFIC}
+    found = hard_debias(vectors, equalize=[("queen", "king")], **given)
+    np.testing.assert_allclose(
+        hard_debias(vectors, equalize=[("king", "queen")], **given).matrix, found.matrix, atol=1e-6
+    )
+
+
 def test_hard_debias_of_three_groups_in_a_subspace() -> None:
     drawn = np.random.default_rng(1).standard_normal((30, 8)).astype(np.float32)
     words = [f"w{n}" for n in range(30)]
@@ -127,6 +135,17 @@ def test_soft_metric_is_what_an_optimiser_finds(
     loss = ((words @ (found - np.eye(4)) @ words.T) ** 2).sum() + weight * ((some @ found @ basis) ** 2).sum()
     assert loss <= least * (1 + 1e-6) + 1e-12
     np.testing.assert_allclose(found, wanted, atol=2e-3 if clipped else 1e-5)
+
+
+def test_soft_debias_has_the_inner_products_of_the_optimum(vectors: WordVectors) -> None:
+    basis = bias_subspace(vectors, DEFINITIONAL).T.astype(float)
+    unit = vectors.unit.astype(float)
+    neutral = unit[[WORDS.index(word) for word in WORDS if word not in SPECIFIC]]
+    metric, _ = optimised(unit, neutral, basis, 5.0 * len(unit) ** 2 / len(neutral))
+    wanted = unit @ metric @ unit.T
+    wanted /= np.sqrt(np.outer(np.diag(wanted), np.diag(wanted)))
+    found = soft_debias(vectors, definitional=DEFINITIONAL, specific=SPECIFIC, weight=5.0)
+    np.testing.assert_allclose(found.matrix @ found.matrix.T, wanted, atol=1e-4)
 
 
 def test_soft_debias_takes_more_with_a_larger_weight(vectors: WordVectors) -> None:
@@ -234,7 +253,7 @@ def test_what_cannot_be_is_refused(vectors: WordVectors) -> None:
         hard_debias(vectors, definitional=[("he", "unknown")], equalize=[], specific=[])
     with pytest.raises(InputError, match="two words or more, got \\['he'\\]"):
         hard_debias(vectors, equalize=[["he"]], **lists)
-    with pytest.raises(InputError, match="weight must be 0 or more, got -1.0"):
+    with pytest.raises(InputError, match=r"weight must be 0 or more, got -1\.0"):
         soft_debias(vectors, weight=-1.0, **lists)
     with pytest.raises(InputError, match="a word must be neutral"):
         soft_debias(vectors, definitional=DEFINITIONAL, specific=WORDS)

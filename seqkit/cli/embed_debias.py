@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help=f"soft: of the bias against all inner products ({WEIGHT})")  # fmt: skip
     lists = parser.add_mutually_exclusive_group()
     lists.add_argument("--attribute", default="gender", metavar="NAME", help="whose word lists come with seqkit")
-    lists.add_argument("--lists", metavar="FILE", help="TOML file of another attribute's word lists")
+    lists.add_argument("--lists", metavar="FILE", help="TOML file of other word lists, as lists/gender.toml is")
     for name in JSON_LISTS:
         parser.add_argument(f"--{name}", metavar="FILE", help=f"JSON file in place of the {name} list")
     parser.add_argument("--analogies", metavar="FILE", help="quality: questions of four words a line")

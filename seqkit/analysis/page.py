@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 # What figures are drawn in. No other drawing has these, so that they can be told in an SVG and be replaced.
 INK, MUTED, RULE, FIRST, SECOND = "#101112", "#606162", "#d0d1d2", "#b35a01", "#1f5fa1"
 _VARIABLES = {INK: "--ink", MUTED: "--muted", RULE: "--rule", FIRST: "--first", SECOND: "--second"}
-WIDTH = 4.8  # inches of a figure: on a phone it is shrunk a little only, so that its words stay readable
+WIDTH = 4.2  # inches of a figure: on a phone it is shrunk a little only, so that its words stay readable
 
 _STYLE = """
 :root { color-scheme: light dark; --paper: #fff; --ink: #1b1b1b; --muted: #5f6368; --rule: #dadce0; --soft: #f6f7f8;
@@ -43,7 +43,7 @@ th { font-weight: 600; color: var(--muted); }
 .number { text-align: right; font-variant-numeric: tabular-nums;
   padding: .35rem 0 .35rem .9rem; }
 figure { margin: 1rem 0; }
-figure svg { display: block; width: 100%; max-width: 36rem; height: auto; margin: 0 auto; }
+figure svg { display: block; width: 100%; max-width: 32rem; height: auto; margin: 0 auto; }
 figcaption { font-size: .88rem; margin-top: .3rem; }
 details { margin: .4rem 0; }
 summary { cursor: pointer; }

@@ -117,12 +117,14 @@ def _check_outputs(arguments: argparse.Namespace) -> None:
     """What would fail at the end is told before the work."""
     from seqkit.embeddings.io import format_of
 
-    if arguments.output == "-":
-        raise InputError("-o: vectors must go to a file, as stdout has the table, got -")
-    format_of(arguments.output, arguments.format)
-    for path in (arguments.output, arguments.report):
-        if path not in (None, "-") and not os.access(Path(path).resolve().parent, os.W_OK):
+    for name, path in (("-o", arguments.output), ("--report", arguments.report)):
+        if path == "-":
+            raise InputError(f"{name}: path must be a file's, as stdout has the table, got -")
+        if path is not None and Path(path).is_dir():
+            raise InputError(f"{name}: path must be a file's, got the folder {path}")
+        if path is not None and not os.access(Path(path).resolve().parent, os.W_OK):
             raise InputError(f"{path}: path must be in a folder that can be written, got {Path(path).resolve().parent}")
+    format_of(arguments.output, arguments.format)
     if arguments.report:
         from seqkit.analysis.page import new_figure
 
@@ -154,9 +156,7 @@ def _corrected(arguments: argparse.Namespace, vectors: WordVectors, by: Probe) -
     components = by.attribute.components
     if arguments.method == "soft":
         weight = getattr(arguments, "weight", WEIGHT)
-        soft = soft_debias(
-            vectors, definitional=definitional, specific=specific, components=components, weight=weight
-        )  # fmt: skip
+        soft = soft_debias(vectors, definitional=definitional, specific=specific, components=components, weight=weight)
         return soft, {"weight": weight}
     if arguments.method == "inlp":
         cleared = inlp(vectors, definitional=definitional, specific=specific)
@@ -167,9 +167,7 @@ def _corrected(arguments: argparse.Namespace, vectors: WordVectors, by: Probe) -
             vectors, definitional=definitional, equalize=equalize, specific=specific, components=components
         )
         return double.vectors, {"component": double.component, "purities": double.purities}
-    hard = hard_debias(
-        vectors, definitional=definitional, equalize=equalize, specific=specific, components=components
-    )  # fmt: skip
+    hard = hard_debias(vectors, definitional=definitional, equalize=equalize, specific=specific, components=components)
     return hard, {}
 
 
@@ -262,7 +260,7 @@ def _page(
         lists={name: words for name, words in lists.items() if words},
         unknown=unknown,
         source=attribute.source,
-        sides=(groups[1], groups[0]),
+        sides=(groups[1] if len(groups) == 2 else "the others", groups[0]),
     )  # fmt: skip
     return debias_page(report)
 

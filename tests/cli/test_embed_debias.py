@@ -124,7 +124,9 @@ def test_gender_is_there_without_a_file(seqkit: Any, folder: Path) -> None:
     ("arguments", "says"),
     [
         (("V", "-o", "out.npz"), "format must be one of"),
-        (("V", "-o", "-"), "vectors must go to a file"),
+        (("V", "-o", "-"), "-o: path must be a file's, as stdout has the table"),
+        (("V", "-o", "out.bin", "--report", "-"), "--report: path must be a file's, as stdout has the table"),
+        (("V", "-o", "out.bin", "--report", "."), "--report: path must be a file's, got the folder ."),
         (("V", "-o", "no/out.bin"), "path must be in a folder that can be written"),
         (("none", "-o", "out.bin"), "vectors must be a file that can be read"),
         (("V", "-o", "out.bin", "--attribute", "gendre"), "name must be one of gender, got gendre (did you mean"),

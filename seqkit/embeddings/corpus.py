@@ -14,6 +14,7 @@ import tempfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -104,11 +105,11 @@ class Corpus:
     def counts(self) -> NDArray[np.int64]:
         return np.ctypeslib.as_array(native.call("corpus_counts", self.handle), (len(self),)).copy()
 
-    def ids(self) -> NDArray[np.int32]:
-        """All sentences as one row of ids, -1 at the end of each."""
+    def ids(self, file: IO[bytes] | None = None) -> NDArray[np.int32]:
+        """All sentences as one row of ids, -1 at the end of each; in a memory map of `file`, if there is one."""
         size = ctypes.c_int64()
         native.call("corpus_ids", self.handle, None, ctypes.byref(size))
-        found = np.empty(size.value, np.int32)
+        found = np.empty(size.value, np.int32) if file is None else np.memmap(file, np.int32, "w+", shape=size.value)
         native.call("corpus_ids", self.handle, found.ctypes.data, ctypes.byref(size))
         return found
 

@@ -5,9 +5,11 @@ import io
 import lzma
 import random
 import sys
+import tempfile
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from seqkit.embeddings import native
@@ -58,6 +60,10 @@ def test_corpus_of_a_file_is_that_of_plain_python(tmp_path: Path, threads: int, 
     assert corpus.words == words
     assert corpus.counts.tolist() == counts
     assert sentences_of(corpus) == sentences
+    with tempfile.TemporaryFile() as file:
+        mapped = corpus.ids(file)
+        assert isinstance(mapped, np.memmap)
+        assert (mapped == corpus.ids()).all()
     assert corpus.n_raw_words == len(text.split())
     assert corpus.n_words == sum(counts)
     assert corpus.spilled == (memory is not None)

@@ -53,29 +53,36 @@ class Similarity:
         return math.tanh(middle - half), math.tanh(middle + half)
 
 
-def analogies(vectors: WordVectors, path: str | Path, *, batch: int = 1024) -> list[Analogies]:
+def analogies(
+    vectors: WordVectors, path: str | Path, *, case_insensitive: bool = True, batch: int = 1024
+) -> list[Analogies]:
     """Whether the word nearest to b - a + c, other than these three, is d: by section, and the whole as the last.
 
-    The file has a question `a b c d` a line and sections that begin with `: name`. All is compared in lower case.
+    The file has a question `a b c d` a line and sections that begin with `: name`.
     Reference: Mikolov et al. 2013, arXiv:1301.3781, section 4.
+
+    Args:
+        case_insensitive: compare in lower case, as gensim can. Of words that differ by case alone the first, the most
+            frequent, gives the vector of a question, and any of them is an answer.
     """
-    unit = vectors.unit
-    sections: list[tuple[str, list[list[int]], int]] = []
+    keys = _Keys(vectors, case_insensitive=case_insensitive)
+    sections: list[tuple[str, list[list[int | None]], int]] = []
     for line in LineCorpus(path):
         if line.startswith(":"):
             sections.append((line[1:].strip(), [], 0))
             continue
-        words = line.lower().split()
+        words = line.split()
         if len(words) != 4:
             continue
         if not sections:
             sections.append(("", [], 0))
         name, questions, given = sections[-1]
-        if all(word in vectors for word in words):
-            questions.append([vectors.index[word] for word in words])
+        rows = [keys.row(word) for word in words]
+        if None not in rows:
+            questions.append(rows)
         sections[-1] = (name, questions, given + 1)
     found = [
-        Analogies(section=name, right=_right(unit, questions, batch), asked=len(questions), given=given)
+        Analogies(section=name, right=_right(keys, questions, batch), asked=len(questions), given=given)
         for name, questions, given in sections
     ]
     whole = Analogies(
@@ -87,23 +94,49 @@ def analogies(vectors: WordVectors, path: str | Path, *, batch: int = 1024) -> l
     return [*found, whole]
 
 
-def _right(unit: NDArray[np.float32], questions: list[list[int]], batch: int) -> int:
-    right = 0
+class _Keys:
+    """Which row a word of a question means, and which rows are the same word to it."""
+
+    def __init__(self, vectors: WordVectors, *, case_insensitive: bool) -> None:
+        self.unit = vectors.unit
+        self.fold = str.lower if case_insensitive else str
+        self.first: dict[str, int] = {}
+        self.first_of = np.arange(len(vectors))  # row -> the first row of the same word
+        self.others: dict[int, list[int]] = {}  # first row -> the rows after it, if there are any
+        for row, word in enumerate(vectors.words):
+            first = self.first.setdefault(self.fold(word), row)
+            if first != row:
+                self.first_of[row] = first
+                self.others.setdefault(first, []).append(row)
+
+    def row(self, word: str) -> int | None:
+        return self.first.get(self.fold(word))
+
+
+def _right(keys: _Keys, questions: list[list[int | None]], batch: int) -> int:
+    right, unit = 0, keys.unit
     for begin in range(0, len(questions), batch):
-        asked = np.array(questions[begin : begin + batch])
+        asked = np.array(questions[begin : begin + batch], np.int64)
         a, b, c, d = asked.T
         scores = (unit[b] - unit[a] + unit[c]) @ unit.T
         scores[np.arange(len(asked))[:, None], asked[:, :3]] = -np.inf
-        right += int((scores.argmax(1) == d).sum())
+        if keys.others:
+            for row, three in zip(scores, asked[:, :3].tolist(), strict=True):
+                row[[other for first in three for other in keys.others.get(first, ())]] = -np.inf
+        right += int((keys.first_of[scores.argmax(1)] == d).sum())
     return right
 
 
-def similarity(vectors: WordVectors, path: str | Path) -> Similarity:
-    """Spearman's rho between cosines and people's scores; the file has `word word score` a line, comments with #."""
-    unit = vectors.unit
+def similarity(vectors: WordVectors, path: str | Path, *, case_insensitive: bool = True) -> Similarity:
+    """Spearman's rho between cosines and people's scores; the file has `word word score` a line, comments with #.
+
+    Args:
+        case_insensitive: compare in lower case; of words that differ by case alone the first gives the vector.
+    """
+    keys = _Keys(vectors, case_insensitive=case_insensitive)
     cosines, scores, given = [], [], 0
     for line in LineCorpus(path):
-        columns = line.lower().split("\t") if "\t" in line else line.lower().split()
+        columns = line.split("\t") if "\t" in line else line.split()
         if line.startswith("#") or len(columns) < 3:
             continue
         try:
@@ -111,8 +144,9 @@ def similarity(vectors: WordVectors, path: str | Path) -> Similarity:
         except ValueError:
             continue  # a heading
         given += 1
-        if columns[0] in vectors and columns[1] in vectors:
-            cosines.append(float(unit[vectors.index[columns[0]]] @ unit[vectors.index[columns[1]]]))
+        a, b = keys.row(columns[0]), keys.row(columns[1])
+        if a is not None and b is not None:
+            cosines.append(float(keys.unit[a] @ keys.unit[b]))
             scores.append(score)
     return Similarity(rho=spearman(cosines, scores), asked=len(scores), given=given)
 

@@ -1,4 +1,4 @@
-"""Train word vectors, ask, measure, debias and convert them.
+"""Train word vectors, ask, measure, debias, draw and convert them.
 
 Files of vectors are read by their content: word2vec's text and binary, GloVe's text, fastText's .vec and .bin, gensim's
 KeyedVectors, safetensors, packed or not. They are written by their suffix, or as --format says.
@@ -15,7 +15,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from seqkit.cli import embed_debias, embed_train
+from seqkit.cli import embed_debias, embed_plot, embed_train
 from seqkit.errors import InputError
 
 if TYPE_CHECKING:
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 BATCH = 256  # queries of a stream at a time
 # Those of seqkit.embeddings.io, which takes too long to import for --help.
-FORMATS = ("safetensors", "word2vec", "word2vec-text", "glove", "fasttext")
+FORMATS = ("safetensors", "word2vec", "word2vec-text", "glove", "fasttext", "projector")
+DTYPES = ("float32", "int8")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,6 +40,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     nearest = command("nearest", "the nearest words: lines of QUERY, WORD and cosine, with tabs", run_nearest)
     nearest.add_argument("vectors", metavar="VECTORS", help="file of vectors")
     nearest.add_argument("words", nargs="+", metavar="WORD", help="- reads words from stdin, one a line")
+    nearest.add_argument(
+        "--approximate", action="store_true",
+        help="search a part of the words by faiss, and miss some; for thousands of queries or a million words",
+    )  # fmt: skip
     _add_ranked(nearest)
 
     analogy = command("analogy", "A is to B as C is to what? lines of QUERY, WORD and score, with tabs", run_analogy)
@@ -51,14 +56,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     evaluate.add_argument("vectors", metavar="VECTORS", help="file of vectors")
     evaluate.add_argument("--analogies", metavar="FILE", help="questions of four words a line, sections after `:`")
     evaluate.add_argument("--similarity", nargs="+", default=[], metavar="FILE", help="lines of two words and a score")
+    evaluate.add_argument(
+        "--case-sensitive", action="store_true",
+        help="compare words as they are; otherwise in lower case, and the first of words that differ by case counts",
+    )  # fmt: skip
     evaluate.add_argument("--json", action="store_true", help="one JSON object")
 
     embed_debias.add_arguments(command("debias", "take the bias out of vectors, and measure it", embed_debias.run))
+    embed_plot.add_arguments(command("plot", "a picture of words in the plane", embed_plot.run))
 
     convert = command("convert", "write vectors in another format", run_convert)
     convert.add_argument("vectors", metavar="IN", help="file of vectors; - is stdin")
     convert.add_argument("output", metavar="OUT", help="where to write; - is stdout")
-    convert.add_argument("--format", choices=FORMATS, help="in place of that of the suffix")
+    convert.add_argument(
+        "--format", choices=FORMATS,
+        help="in place of that of the suffix; projector makes a folder for `tensorboard --logdir OUT`",
+    )  # fmt: skip
+    convert.add_argument(
+        "--dtype", choices=DTYPES, default="float32", help="int8 takes a quarter of the room, in .safetensors"
+    )
 
 
 def _add_ranked(parser: argparse.ArgumentParser) -> None:
@@ -75,7 +91,8 @@ def run_nearest(arguments: argparse.Namespace) -> int:
     _check_n(arguments.n)
     vectors = _load(arguments.vectors)
     if arguments.words != ["-"]:
-        _print_ranked(arguments, arguments.words, vectors.nearest_of_each(arguments.words, arguments.n))
+        found = vectors.nearest_of_each(arguments.words, arguments.n, approximate=arguments.approximate)
+        _print_ranked(arguments, arguments.words, found)
         return 0
     for lines in _stdin_batches():
         known = []
@@ -85,7 +102,8 @@ def run_nearest(arguments: argparse.Namespace) -> int:
                 known.append(word)
             except InputError as error:
                 print(f"seqkit embed nearest: warning: stdin:{number}: {error}", file=sys.stderr)
-        _print_ranked(arguments, known, vectors.nearest_of_each(known, arguments.n))
+        found = vectors.nearest_of_each(known, arguments.n, approximate=arguments.approximate)
+        _print_ranked(arguments, known, found)
     return 0
 
 
@@ -119,11 +137,12 @@ def run_evaluate(arguments: argparse.Namespace) -> int:
     if not arguments.analogies and not arguments.similarity:
         raise InputError("evaluate: --analogies or --similarity must be given, got neither")
     vectors = _load(arguments.vectors)
-    record: dict[str, Any] = {"vectors": arguments.vectors, "words": len(vectors), "dim": vectors.matrix.shape[1]}
+    record: dict[str, Any] = {"vectors": arguments.vectors, "words": len(vectors), "dim": vectors.dim}
+    folded = not arguments.case_sensitive
     rows = [("set", "score", "coverage")]
     if arguments.analogies:
         record["analogies"] = []
-        for found in analogies(vectors, arguments.analogies):
+        for found in analogies(vectors, arguments.analogies, case_insensitive=folded):
             score = f"{100 * found.accuracy:.2f} %" if found.asked else "-"
             rows.append((f"analogies: {found.section}", score, _coverage(found.asked, found.given)))
             record["analogies"].append(
@@ -131,7 +150,7 @@ def run_evaluate(arguments: argparse.Namespace) -> int:
                  "asked": found.asked, "given": found.given}
             )  # fmt: skip
     for path in arguments.similarity:
-        result = similarity(vectors, path)
+        result = similarity(vectors, path, case_insensitive=folded)
         low, high = result.interval
         score = f"rho {result.rho:.3f}" if result.asked > 1 else "-"
         score += f"  95 % from {low:.3f} to {high:.3f}" if low == low else ""
@@ -152,8 +171,8 @@ def run_evaluate(arguments: argparse.Namespace) -> int:
 def run_convert(arguments: argparse.Namespace) -> int:
     from seqkit.embeddings.io import format_of
 
-    format_of(arguments.output, arguments.format)  # a wrong name is told before the work
-    _load(arguments.vectors).save(arguments.output, arguments.format)
+    format_of(arguments.output, arguments.format, dtype=arguments.dtype)  # a wrong name is told before the work
+    _load(arguments.vectors).save(arguments.output, arguments.format, dtype=arguments.dtype)
     return 0
 
 

@@ -18,7 +18,7 @@ from seqkit.errors import InputError
 from seqkit.training.allocator import keep_freed_memory
 
 VERBS = {
-    "embed": "train word vectors, ask, measure and convert them",
+    "embed": "train word vectors, ask, measure, draw and convert them",
     "train": "train a model as a TOML file says",
     "translate": "translate lines with a trained model",
     "score": "log-probabilities of given translations",

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seqkit.embeddings import native
+from seqkit.embeddings.quantized import Int8Rows
 from seqkit.embeddings.vectors import WordVectors
 from seqkit.embeddings.word2vec import Run, Word2Vec
 from seqkit.errors import InputError
@@ -71,12 +72,12 @@ class SubwordVectors(WordVectors):
     def __init__(
         self,
         words: Sequence[str],
-        matrix: NDArray[np.float32],
-        ngrams: NDArray[np.float32],
+        rows: NDArray[np.float32] | Int8Rows,
+        ngrams: NDArray[np.float32] | Int8Rows,
         buckets: NDArray[np.int32],
         hashing: tuple[int, int, int],
     ) -> None:
-        super().__init__(words, matrix)
+        super().__init__(words, rows)
         self.ngrams, self.buckets, self.hashing = ngrams, buckets, hashing
 
     def __getitem__(self, word: str) -> NDArray[np.float32]:
@@ -86,7 +87,7 @@ class SubwordVectors(WordVectors):
             InputError: no n-gram of the word was ever seen.
         """
         if word in self.index:
-            return self.matrix[self.index[word]]
+            return super().__getitem__(word)
         wanted = subword_buckets(word, *self.hashing)
         at = np.searchsorted(self.buckets, wanted)
         known = at[(at < len(self.buckets)) & (self.buckets[np.minimum(at, len(self.buckets) - 1)] == wanted)]

@@ -117,7 +117,7 @@ def _matrix(data: mmap.mmap, name: str, at: int, n_rows: int, dim: int) -> tuple
 def write_fasttext(vectors: SubwordVectors, put: Callable[[bytes], object]) -> None:
     """Writes a model whose words and n-grams have these vectors; its output matrix is zero, so it cannot train on."""
     min_n, max_n, n_buckets = vectors.hashing
-    size, dim = vectors.matrix.shape
+    size, dim = len(vectors), vectors.dim
     put(MAGIC + _OPTIONS.pack(VERSION, dim, 5, 5, 1, 5, 1, 2, 2, n_buckets, min_n, max_n, 100, 1e-4))
     put(_SIZES.pack(size, size, 0, size * (size + 1) // 2, -1))
     for row, word in enumerate(vectors.words):  # counts are not kept: falling ones keep the order
@@ -140,7 +140,7 @@ def write_fasttext(vectors: SubwordVectors, put: Callable[[bytes], object]) -> N
 
 def _ngrams(vectors: SubwordVectors, wanted: NDArray[np.int32]) -> NDArray[np.float32]:
     """The rows of buckets; zeros for those that were never seen."""
-    rows = np.zeros((len(wanted), vectors.matrix.shape[1]), np.float32)
+    rows = np.zeros((len(wanted), vectors.dim), np.float32)
     at = np.minimum(np.searchsorted(vectors.buckets, wanted), max(len(vectors.buckets) - 1, 0))
     if len(vectors.buckets):
         known = vectors.buckets[at] == wanted

@@ -7,9 +7,11 @@
 | `word2vec-text` | .vec, .txt, .w2v  | `COUNT DIM`, then a line a word; fastText's `.vec` too      |
 | `glove`         | .glove            | the same without the first line                             |
 | `fasttext`      | .bin of subwords  | fastText's model: words, n-grams and their hashing          |
+| `projector`     | a folder          | for TensorBoard's projector; written, not read              |
 
-gensim's own files are read as well (see gensim_file). `.gz` and `.xz` are unpacked into a temporary file first. A file
-that says of itself what its size cannot hold is refused before anything is allocated.
+Safetensors hold float32 or, with a scale a row, eight bits a number (see quantized). gensim's own files are read as
+well (see gensim_file). `.gz` and `.xz` are unpacked into a temporary file first. A file that says of itself what its
+size cannot hold is refused before anything is allocated.
 """
 
 from __future__ import annotations
@@ -37,11 +39,14 @@ from seqkit.atomic import atomic_file
 from seqkit.embeddings.fasttext import SubwordVectors
 from seqkit.embeddings.fasttext_file import MAGIC, read_fasttext, write_fasttext
 from seqkit.embeddings.gensim_file import read_gensim
+from seqkit.embeddings.projector import write_projector
+from seqkit.embeddings.quantized import Int8Rows
 from seqkit.embeddings.vectors import WordVectors
 from seqkit.errors import InputError
 from seqkit.text.corpus import BYTE_ORDER_MARK
 
-FORMATS = ("safetensors", "word2vec", "word2vec-text", "glove", "fasttext")
+FORMATS = ("safetensors", "word2vec", "word2vec-text", "glove", "fasttext", "projector")
+DTYPES = ("float32", "int8")
 SUFFIXES = {
     ".safetensors": "safetensors", ".bin": "word2vec", ".vec": "word2vec-text", ".txt": "word2vec-text",
     ".w2v": "word2vec-text", ".glove": "glove",
@@ -52,6 +57,9 @@ MAX_HEADER = 1 << 24
 BLOCK = 1 << 22  # bytes of text whose numbers are read at a time
 
 _GZIP, _XZ = b"\x1f\x8b", b"\xfd7zXZ\x00"
+_SCALES = {"matrix": "scales", "ngrams": "ngram_scales"}
+# The projector's page takes a line of blanks for none, and one with a tab for a heading.
+_NOT_IN_WORDS = {"safetensors": "\n", "fasttext": "\0", "projector": r"[\t\r\n\v\f\x1c-\x1e\x85\u2028\u2029]|^\s*$"}
 _ODD_SPACE = re.compile(rb"^ |  |[\t\v\f\r]")
 _COUNTS = re.compile(rb"\s*(\d{1,18})[ \t]+(\d{1,18})\s*")
 
@@ -89,19 +97,24 @@ def load(path: str | Path) -> WordVectors:
     return _read_text(data, name, begin, count, dim) if text else _read_binary(data, name, begin, count, dim)
 
 
-def save(vectors: WordVectors, path: str | Path, format: str | None = None) -> None:
-    """Writes a file, whole or not at all; `.gz` and `.xz` are packed, `-` is stdout.
+def save(vectors: WordVectors, path: str | Path, format: str | None = None, *, dtype: str = "float32") -> None:
+    """Writes a file, whole or not at all; `.gz` and `.xz` are packed, `-` is stdout. A projector is a folder.
 
     Args:
         format: one of `FORMATS`; None for that of the suffix, where `.bin` is `fasttext` for subword vectors.
+        dtype: one of `DTYPES`; int8 in safetensors only.
 
     Raises:
-        InputError: the suffix says no format, or the format cannot hold these words; the path cannot be written.
+        InputError: the suffix says no format, or the format cannot hold these words or this type; the path cannot be
+            written.
     """
     path = str(path)
-    format = format_of(path, format, subwords=isinstance(vectors, SubwordVectors))
+    format = format_of(path, format, subwords=isinstance(vectors, SubwordVectors), dtype=dtype)
     _check_words(vectors, path, format)
-    write = _WRITERS[format]
+    if format == "projector":
+        write_projector(vectors, path)
+        return
+    write = _write_int8 if dtype == "int8" else _WRITERS[format]
     if path == "-":
         write(vectors, sys.stdout.buffer.write)
         return
@@ -117,11 +130,11 @@ def save(vectors: WordVectors, path: str | Path, format: str | None = None) -> N
                 write(vectors, file.write)
 
 
-def format_of(path: str, format: str | None = None, *, subwords: bool = False) -> str:
+def format_of(path: str, format: str | None = None, *, subwords: bool = False, dtype: str = "float32") -> str:
     """The format that a file of this name is written in.
 
     Raises:
-        InputError: the suffix says none, and none is asked for; or there is none of that name.
+        InputError: the suffix says none, and none is asked for; there is none of that name, or it cannot hold the type.
     """
     suffix = Path(path.removesuffix(".gz").removesuffix(".xz")).suffix
     if format is None:
@@ -133,6 +146,10 @@ def format_of(path: str, format: str | None = None, *, subwords: bool = False) -
             f"{path}: format must be one of {', '.join(FORMATS)}, or the suffix one of {', '.join(SUFFIXES)}, "
             f"got {format or suffix or 'none'}"
         )
+    if dtype not in DTYPES or (dtype == "int8" and format != "safetensors"):
+        raise InputError(f"{path}: dtype must be float32, or int8 in the format safetensors, got {dtype} in {format}")
+    if format == "projector" and path == "-":
+        raise InputError("stdout: format must be that of a file, got projector, which is a folder")
     return format
 
 
@@ -299,13 +316,15 @@ def _read_safetensors(data: mmap.mmap, name: str) -> WordVectors:
         header: Any = json.loads(data[8 : 8 + size])
         meta = header.pop("__metadata__", {})
         found = {key: _tensor(data, 8 + size, entry) for key, entry in header.items()}
-        matrix, text = found["matrix"], found["vocabulary"]
+        matrix, text = _rows(found, "matrix"), found["vocabulary"]
         hashing = tuple(int(meta[key]) for key in ("min_n", "max_n", "buckets")) if "ngrams" in found else None
-        ngrams, buckets = (found["ngrams"], found["buckets"]) if hashing else (matrix, text)
+        ngrams, buckets = (_rows(found, "ngrams"), found["buckets"]) if hashing else (matrix, text)
+    except InputError as error:
+        raise InputError(f"{name}: {error}") from error
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise InputError(f"{name}: file must hold seqkit's word vectors, got another ({error!r})") from error
-    if matrix.dtype != np.float32 or matrix.ndim != 2 or text.dtype != np.uint8 or 0 in matrix.shape:
-        raise InputError(f"{name}: matrix must be float32 rows and vocabulary bytes, got {matrix.dtype}, {text.dtype}")
+    if text.dtype != np.uint8 or 0 in matrix.shape:
+        raise InputError(f"{name}: matrix must have rows and vocabulary bytes, got {matrix.shape} and {text.dtype}")
     words = _decoded(text.tobytes(), f"{name}: vocabulary").split("\n")
     if words.pop() or len(words) != len(matrix):
         raise InputError(f"{name}: vocabulary must have a word for each of {len(matrix)} rows, got {len(words)}")
@@ -314,15 +333,32 @@ def _read_safetensors(data: mmap.mmap, name: str) -> WordVectors:
         return WordVectors(words, matrix)
     min_n, max_n, n_buckets = hashing
     fits = 1 <= min_n <= max_n <= 64 and 1 <= n_buckets < 1 << 31
-    fits = fits and ngrams.dtype == np.float32 and ngrams.shape == (len(buckets), matrix.shape[1])
+    fits = fits and ngrams.shape == (len(buckets), matrix.shape[1])
     fits = fits and buckets.dtype == np.int32 and buckets.ndim == 1 and bool((np.diff(buckets) > 0).all())
     if not fits or (len(buckets) and not 0 <= buckets[0] <= buckets[-1] < n_buckets):
         raise InputError(f"{name}: ngrams must have a row for each rising bucket, got {ngrams.shape}, {hashing}")
     return SubwordVectors(words, matrix, ngrams, buckets, (min_n, max_n, n_buckets))
 
 
+def _rows(found: dict[str, NDArray[Any]], key: str) -> NDArray[np.float32] | Int8Rows:
+    """A matrix of float32, or of eight bits with the scale of each row beside it.
+
+    Raises:
+        InputError: it is neither.
+    """
+    matrix = found[key]
+    if matrix.dtype == np.int8:
+        scales = found[_SCALES[key]]
+        if scales.dtype != np.float32:
+            raise InputError(f"{_SCALES[key]}: numbers must be float32, got {scales.dtype}")
+        return Int8Rows(matrix, scales)
+    if matrix.dtype != np.float32 or matrix.ndim != 2:
+        raise InputError(f"{key}: rows must be of float32 or int8, got {matrix.dtype} of the shape {matrix.shape}")
+    return matrix
+
+
 def _tensor(data: mmap.mmap, base: int, entry: dict[str, Any]) -> NDArray[Any]:
-    kind = np.dtype({"F32": "<f4", "U8": "u1", "I32": "<i4"}[entry["dtype"]])
+    kind = np.dtype({"F32": "<f4", "I8": "i1", "U8": "u1", "I32": "<i4"}[entry["dtype"]])
     shape, (begin, end) = entry["shape"], entry["data_offsets"]
     size = 1
     for axis in shape:
@@ -361,13 +397,13 @@ def _check_words_differ(words: list[str], where: Callable[[int], str]) -> None:
 
 def _check_words(vectors: WordVectors, path: str, format: str) -> None:
     """That a format can hold the words and be told from the others again."""
-    if 0 in vectors.matrix.shape:
-        raise InputError(f"{path}: vectors must have a word and a number, got the shape {vectors.matrix.shape}")
+    if 0 in vectors.rows.shape:
+        raise InputError(f"{path}: vectors must have a word and a number, got the shape {vectors.rows.shape}")
     if format == "fasttext" and not isinstance(vectors, SubwordVectors):
         raise InputError(f"{path}: vectors must have subwords for the format fasttext, got none; word2vec fits them")
-    if format == "glove" and vectors.matrix.shape[1] < 2:
+    if format == "glove" and vectors.dim < 2:
         raise InputError(f"{path}: vectors must have two numbers or more for the format glove, got one")
-    bad = re.compile("\n" if format == "safetensors" else "\0" if format == "fasttext" else "[ \t\r\n]")
+    bad = re.compile(_NOT_IN_WORDS.get(format, "[ \t\r\n]"))
     for word in vectors.words:
         if not word or bad.search(word) or len(word) > MAX_WORD // 4:
             raise InputError(f"{path}: word must not be empty or hold {bad.pattern!r} for {format}, got {word[:40]!r}")
@@ -381,34 +417,46 @@ def _check_words(vectors: WordVectors, path: str, format: str) -> None:
 
 
 def _write_safetensors(vectors: WordVectors, put: Callable[[bytes], object]) -> None:
+    tensors = {"matrix": np.ascontiguousarray(vectors.matrix, np.float32)}
+    if isinstance(vectors, SubwordVectors):
+        tensors["ngrams"] = np.ascontiguousarray(vectors.ngrams[:], np.float32)
+    _write_tensors(vectors, tensors, put)
+
+
+def _write_int8(vectors: WordVectors, put: Callable[[bytes], object]) -> None:
+    rows = {"matrix": vectors.rows}
+    if isinstance(vectors, SubwordVectors):
+        rows["ngrams"] = vectors.ngrams
+    tensors: dict[str, NDArray[Any]] = {}
+    for key, each in rows.items():
+        found = each if isinstance(each, Int8Rows) else Int8Rows.of(each)
+        tensors |= {key: np.ascontiguousarray(found.numbers), _SCALES[key]: np.ascontiguousarray(found.scales)}
+    _write_tensors(vectors, tensors, put)
+
+
+def _write_tensors(vectors: WordVectors, tensors: dict[str, NDArray[Any]], put: Callable[[bytes], object]) -> None:
     text = "".join(word + "\n" for word in vectors.words).encode()
-    tensors: dict[str, NDArray[Any]] = {
-        "matrix": np.ascontiguousarray(vectors.matrix, np.float32),
-        "vocabulary": np.frombuffer(text, np.uint8),
-    }
+    tensors = {**tensors, "vocabulary": np.frombuffer(text, np.uint8)}
     meta = {"format": "seqkit word vectors"}
     if isinstance(vectors, SubwordVectors):
-        tensors |= {
-            "ngrams": np.ascontiguousarray(vectors.ngrams, np.float32),
-            "buckets": np.ascontiguousarray(vectors.buckets, np.int32),
-        }
+        tensors["buckets"] = np.ascontiguousarray(vectors.buckets, np.int32)
         meta |= dict(zip(("min_n", "max_n", "buckets"), map(str, vectors.hashing), strict=True))
     put(safetensors.numpy.save(tensors, meta))
 
 
 def _write_word2vec(vectors: WordVectors, put: Callable[[bytes], object]) -> None:
-    put(f"{len(vectors)} {vectors.matrix.shape[1]}\n".encode())
+    put(f"{len(vectors)} {vectors.dim}\n".encode())
     for word, row in zip(vectors.words, vectors.matrix.astype("<f4", copy=False), strict=True):
         put(word.encode() + b" " + row.tobytes() + b"\n")
 
 
 def _write_text(vectors: WordVectors, put: Callable[[bytes], object]) -> None:
-    put(f"{len(vectors)} {vectors.matrix.shape[1]}\n".encode())
+    put(f"{len(vectors)} {vectors.dim}\n".encode())
     _write_glove(vectors, put)
 
 
 def _write_glove(vectors: WordVectors, put: Callable[[bytes], object]) -> None:
-    line = "%s" + " %.9g" * vectors.matrix.shape[1] + "\n"  # nine digits give each float32 back
+    line = "%s" + " %.9g" * vectors.dim + "\n"  # nine digits give each float32 back
     for word, row in zip(vectors.words, vectors.matrix, strict=True):
         put((line % (word, *row.tolist())).encode())
 

@@ -5,11 +5,16 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from seqkit.embeddings.quantized import Int8Rows
 from seqkit.errors import InputError
+
+if TYPE_CHECKING:
+    from seqkit.embeddings.neighbours import NeighbourIndex
 
 METHODS = ("3cosadd", "3cosmul")
 BATCH = 256  # queries at a time: their cosines with all words are held
@@ -22,17 +27,17 @@ class WordVectors:
 
     Args:
         words: in the order of the rows.
-        matrix: float32, one row a word; it may be a memory map.
+        rows: float32, one row a word, or eight bits a number (`Int8Rows`); it may be a memory map.
 
     Raises:
         InputError: words and rows differ in number, or a word comes twice.
     """
 
-    def __init__(self, words: Sequence[str], matrix: NDArray[np.float32]) -> None:
-        if matrix.ndim != 2 or len(words) != len(matrix):
-            raise InputError(f"WordVectors: matrix must have a row for each of {len(words)} words, got {matrix.shape}")
+    def __init__(self, words: Sequence[str], rows: NDArray[np.float32] | Int8Rows) -> None:
+        if len(rows.shape) != 2 or len(words) != len(rows):
+            raise InputError(f"WordVectors: matrix must have a row for each of {len(words)} words, got {rows.shape}")
         self.words = list(words)
-        self.matrix = matrix
+        self.rows = rows
         self.index = {word: row for row, word in enumerate(self.words)}
         if len(self.index) != len(self.words):
             raise InputError("WordVectors: words must differ from each other, got one twice")
@@ -48,15 +53,28 @@ class WordVectors:
 
         return load(path)
 
-    def save(self, path: str | Path, format: str | None = None) -> None:
+    def save(self, path: str | Path, format: str | None = None, *, dtype: str = "float32") -> None:
         """Writes a file, whole or not at all, in a format of `seqkit.embeddings.io` or that of the suffix.
 
+        Args:
+            dtype: float32, or int8 for a quarter of the size (safetensors only).
+
         Raises:
-            InputError: there is no such format, or it cannot hold these words.
+            InputError: there is no such format, or it cannot hold these words or this type.
         """
         from seqkit.embeddings.io import save
 
-        save(self, path, format)
+        save(self, path, format, dtype=dtype)
+
+    @property
+    def dim(self) -> int:
+        """How many numbers a vector has."""
+        return int(self.rows.shape[1])
+
+    @functools.cached_property
+    def matrix(self) -> NDArray[np.float32]:
+        """The rows as float32: those of a file of float32 are its memory map, others are made once."""
+        return self.rows[:] if isinstance(self.rows, Int8Rows) else self.rows
 
     def __len__(self) -> int:
         return len(self.words)
@@ -73,7 +91,8 @@ class WordVectors:
         row = self.index.get(word)
         if row is None:
             raise InputError(f"WordVectors: word must be in the vocabulary of {len(self)} words, got {word!r}")
-        return self.matrix[row]
+        vector: NDArray[np.float32] = self.rows[row]
+        return vector
 
     @functools.cached_property
     def unit(self) -> NDArray[np.float32]:
@@ -82,6 +101,8 @@ class WordVectors:
         Raises:
             InputError: a number is not finite.
         """
+        if isinstance(self.rows, Int8Rows):
+            return self.rows.unit()
         lengths = np.sqrt(np.einsum("vd,vd->v", self.matrix, self.matrix, dtype=np.float64))[:, None]
         if not np.isfinite(lengths).all():
             word = self.words[int(np.argmin(np.isfinite(lengths)))]
@@ -89,22 +110,45 @@ class WordVectors:
         unit: NDArray[np.float32] = (self.matrix / np.where(lengths > 0, lengths, 1)).astype(np.float32)
         return unit
 
-    def nearest(self, query: str | NDArray[np.float32], n: int = 10) -> Ranked:
+    def nearest(self, query: str | NDArray[np.float32], n: int = 10, *, approximate: bool = False) -> Ranked:
         """The `n` words of the largest cosine with a word or a vector, best first; the word itself is left out.
+
+        Args:
+            approximate: search a part of the words, and miss one now and then; see `seqkit.embeddings.neighbours` for
+                when it pays.
 
         Raises:
             InputError: the word has no vector, the vector is of another length, or `n` is not positive.
         """
-        return self.nearest_of_each([query], n)[0]
+        return self.nearest_of_each([query], n, approximate=approximate)[0]
 
-    def nearest_of_each(self, queries: Sequence[str | NDArray[np.float32]], n: int = 10) -> list[Ranked]:
+    def nearest_of_each(
+        self, queries: Sequence[str | NDArray[np.float32]], n: int = 10, *, approximate: bool = False
+    ) -> list[Ranked]:
         """`nearest` of many queries, as matrix products."""
+        if n < 1:
+            raise InputError(f"WordVectors: n must be at least 1, got {n}")
         found: list[Ranked] = []
         for begin in range(0, len(queries), BATCH):
             batch = queries[begin : begin + BATCH]
-            scores = np.stack([self._direction(query) for query in batch]) @ self.unit.T
+            directions = np.stack([self._direction(query) for query in batch])
+            if approximate:
+                found += self._nearly(directions, n, batch)
+                continue
+            scores = directions @ self.unit.T
             found += [self._best(row, n, [query]) for row, query in zip(scores, batch, strict=True)]
         return found
+
+    @functools.cached_property
+    def neighbours(self) -> NeighbourIndex:
+        """What approximate search asks; made once.
+
+        Raises:
+            InputError: faiss is not installed.
+        """
+        from seqkit.embeddings.neighbours import NeighbourIndex
+
+        return NeighbourIndex(self.unit)
 
     def analogy(self, a: str, b: str, c: str, n: int = 10, *, method: str = "3cosadd") -> Ranked:
         """What is to `c` as `b` is to `a`: `analogy("man", "king", "woman")`; the three are left out.
@@ -169,12 +213,30 @@ class WordVectors:
                 return self.unit[self.index[query]]
             query = self[query]  # by its subwords, or refused
         vector = np.asarray(query, np.float32)
-        if vector.shape != self.matrix.shape[1:]:
-            raise InputError(f"WordVectors: vector must have the shape {self.matrix.shape[1:]}, got {vector.shape}")
+        if vector.shape != (self.dim,):
+            raise InputError(f"WordVectors: vector must have the shape {(self.dim,)}, got {vector.shape}")
         length = float(np.linalg.norm(vector))
         if not np.isfinite(length):
             raise InputError("WordVectors: vector must be finite, got one that is not")
         return vector / np.float32(length) if length > 0 else vector
+
+    def _nearly(
+        self, directions: NDArray[np.float32], n: int, queries: Sequence[str | NDArray[np.float32]]
+    ) -> list[Ranked]:
+        """`_best` by the index; a query for which it finds fewer than `n` words is asked exactly."""
+        rows, scores = self.neighbours.search(directions, n + 1)
+        found: list[Ranked] = []
+        for at, query in enumerate(queries):
+            own = self.index.get(query) if isinstance(query, str) else None
+            ranked = [
+                (self.words[row], score)
+                for row, score in zip(rows[at].tolist(), scores[at].tolist(), strict=True)
+                if row >= 0 and row != own
+            ][:n]
+            if len(ranked) < min(n, len(self) - (own is not None)):
+                ranked = self._best(directions[at] @ self.unit.T, n, [query])
+            found.append(ranked)
+        return found
 
     def _best(self, scores: NDArray[np.float32], n: int, without: Sequence[object]) -> Ranked:
         """The words of the largest scores; equals in the order of the rows."""

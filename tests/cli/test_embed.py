@@ -9,6 +9,7 @@ import pytest
 
 from seqkit.cli import embed
 from seqkit.embeddings import WordVectors, io
+from seqkit.embeddings.quantized import Int8Rows
 
 
 @pytest.fixture
@@ -93,6 +94,35 @@ def test_convert_reads_stdin_and_writes_stdout(seqkit: Any, vectors: Path) -> No
     assert ran.out == vectors.read_bytes().removeprefix(b"5 3\n")
 
 
+def test_case_sensitive_takes_words_as_they_are(seqkit: Any, vectors: Path, tmp_path: Path) -> None:
+    (tmp_path / "q").write_text("Man king woman queen\nman king woman queen\n")
+    (tmp_path / "s").write_text("King queen 5\nking man 9\n")
+    arguments = ("embed", "evaluate", vectors, "--analogies", tmp_path / "q", "--similarity", tmp_path / "s", "--json")
+    for more, asked in (((), 2), (("--case-sensitive",), 1)):
+        record = json.loads(seqkit(*arguments, *more).out)
+        assert (record["analogies"][-1]["asked"], record["similarity"][0]["asked"]) == (asked, asked)
+
+
+def test_convert_to_eight_bits_and_to_the_projector(seqkit: Any, vectors: Path, tmp_path: Path) -> None:
+    ran = seqkit("embed", "convert", vectors, tmp_path / "v.safetensors", "--dtype", "int8")
+    assert (ran.code, ran.out, ran.err) == (0, b"", "")
+    assert isinstance(WordVectors.load(tmp_path / "v.safetensors").rows, Int8Rows)
+    ran = seqkit("embed", "nearest", tmp_path / "v.safetensors", "king", "-n", "1")
+    assert ran.lines[0].startswith("king\tman\t0.7")
+    ran = seqkit("embed", "convert", vectors, tmp_path / "projector", "--format", "projector")
+    assert (ran.code, ran.out, ran.err) == (0, b"", "")
+    assert (tmp_path / "projector" / "metadata.tsv").read_text() == "man\nking\nwoman\nqueen\napfel\n"
+
+
+def test_approximate_answers_are_those_of_few_words(seqkit: Any, vectors: Path) -> None:
+    pytest.importorskip("faiss")
+    for arguments, stdin in ((("king", "man"), b""), (("-",), b"king\nman\n")):
+        exact = seqkit("embed", "nearest", vectors, *arguments, "-n", "2", stdin=stdin)
+        nearly = seqkit("embed", "nearest", vectors, *arguments, "-n", "2", "--approximate", stdin=stdin)
+        assert (nearly.code, nearly.err) == (0, "")
+        assert nearly.out == exact.out
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
@@ -104,6 +134,9 @@ def test_convert_reads_stdin_and_writes_stdout(seqkit: Any, vectors: Path) -> No
         (("evaluate", "V", "--analogies", "none"), "none: corpus must be a file that can be read"),
         (("convert", "V", "out.npz"), "format must be one of"),
         (("convert", "V", "out.bin", "--format", "fasttext"), "vectors must have subwords"),
+        (("convert", "V", "out.bin", "--dtype", "int8"), "dtype must be float32, or int8 in the format safetensors"),
+        (("convert", "V", "-", "--format", "projector"), "got projector, which is a folder"),
+        (("convert", "V", "/", "--format", "projector"), "folder must be new or empty"),
     ],
 )
 def test_bad_input_ends_with_2_and_a_sentence(
@@ -116,11 +149,15 @@ def test_bad_input_ends_with_2_and_a_sentence(
 
 
 def test_the_formats_are_those_of_the_files() -> None:
-    assert embed.FORMATS == io.FORMATS
+    assert (embed.FORMATS, embed.DTYPES) == (io.FORMATS, io.DTYPES)
 
 
 def test_each_command_has_help(seqkit: Any) -> None:
+<<<<<<< HEAD
     for command in ("train", "nearest", "analogy", "evaluate", "debias", "convert"):
+=======
+    for command in ("train", "nearest", "analogy", "evaluate", "plot", "convert"):
+>>>>>>> e679ce0 (Keep vectors in eight bits, show them in the projector, plot them, search them approximately)
         ran = seqkit("embed", command, "--help")
         assert (ran.code, ran.err) == (0, "")
         assert ran.out.startswith(f"usage: seqkit embed {command}".encode())

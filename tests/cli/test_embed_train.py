@@ -13,6 +13,7 @@ import pytest
 from seqkit.cli.embed_train import MODELS, OPTIONS, _bytes, _trainer, add_arguments
 from seqkit.embeddings import FastText, GloVe, Word2Vec, WordVectors, native
 from seqkit.embeddings.fasttext import SubwordVectors
+from seqkit.embeddings.quantized import Int8Rows
 
 built = pytest.mark.skipif(not (native.PACKAGE / native.LIBRARY).exists(), reason="the trainer is not built")
 
@@ -40,6 +41,19 @@ def test_vectors_of_each_model_are_written(seqkit: Any, text: Path, tmp_path: Pa
     assert isinstance(vectors, SubwordVectors) == (model == "fasttext")
     if model != "glove":  # nothing drives words apart that never stand together
         assert vectors.odd_one_out(["walk", "talk", "jump", "brick"]) == "brick"
+
+
+@built
+def test_vectors_in_eight_bits(seqkit: Any, text: Path, tmp_path: Path) -> None:
+    options = ("--dim", "8", "--epochs", "1", "--model", "fasttext")
+    assert seqkit("embed", "train", text, "-o", tmp_path / "v.safetensors", *options, "--dtype", "int8").code == 0
+    vectors = WordVectors.load(tmp_path / "v.safetensors")
+    assert isinstance(vectors, SubwordVectors)
+    assert isinstance(vectors.rows, Int8Rows)
+    ran = seqkit("embed", "train", text, "-o", tmp_path / "v.bin", *options, "--dtype", "int8")
+    assert ran.code == 2
+    assert "dtype must be float32, or int8 in the format safetensors, got int8 in word2vec" in ran.err
+    assert not (tmp_path / "v.bin").exists()
 
 
 @built

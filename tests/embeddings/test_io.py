@@ -8,9 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.numpy
 
 from seqkit.embeddings import WordVectors, native
 from seqkit.embeddings.fasttext import SubwordVectors, subword_buckets
+from seqkit.embeddings.quantized import Int8Rows
 from seqkit.errors import InputError
 
 WORDS = ["the", "été", "日本", "3", "</s>", "a\u00a0b"]
@@ -59,6 +61,85 @@ def test_safetensors_is_mapped_not_read(tmp_path: Path) -> None:
     assert not found.matrix.flags.owndata
     assert not found.matrix.flags.writeable
     assert peak < found.matrix.nbytes * 1.5  # the words and their index alone
+
+
+def test_eight_bits_are_mapped_and_come_back_to_the_bit(tmp_path: Path) -> None:
+    generator = np.random.default_rng(4)
+    vectors = WordVectors([f"w{row}" for row in range(3000)], generator.normal(size=(3000, 100)).astype(np.float32))
+    vectors.save(tmp_path / "v.safetensors")
+    vectors.save(tmp_path / "small.safetensors", dtype="int8")
+    sizes = [(tmp_path / name).stat().st_size for name in ("small.safetensors", "v.safetensors")]
+    assert sizes[0] < 0.3 * sizes[1]
+    found = WordVectors.load(tmp_path / "small.safetensors")
+    assert isinstance(found.rows, Int8Rows)
+    assert not found.rows.numbers.flags.owndata
+    assert (found["w7"] == Int8Rows.of(vectors.matrix[7:8])[0]).all()
+    assert "matrix" not in vars(found)  # one word does not make all rows float32
+    np.testing.assert_allclose(found.matrix, vectors.matrix, atol=0.02)
+    assert found.similarity("w1", "w2") == pytest.approx(vectors.similarity("w1", "w2"), abs=0.01)
+    found.save(tmp_path / "again.safetensors", dtype="int8")
+    assert (tmp_path / "again.safetensors").read_bytes() == (tmp_path / "small.safetensors").read_bytes()
+    found.save(tmp_path / "back.vec.gz")
+    assert (WordVectors.load(tmp_path / "back.vec.gz").matrix == found.matrix).all()
+    with pytest.raises(InputError, match="dtype must be float32, or int8 in the format safetensors, got int8 in word2"):
+        vectors.save(tmp_path / "v.bin", dtype="int8")
+    with pytest.raises(InputError, match="got float16 in safetensors"):
+        vectors.save(tmp_path / "v.safetensors", dtype="float16")
+    with pytest.raises(InputError, match="numbers must be finite, got another in row 0"):
+        WordVectors(["a"], np.full((1, 2), np.nan, np.float32)).save(tmp_path / "nan.safetensors", dtype="int8")
+    assert not (tmp_path / "nan.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"scales": None}, "must hold seqkit's word vectors"),
+        ({"scales": np.ones(3, np.float32)}, "scales must be one for each row"),
+        ({"scales": np.ones((2, 1), np.float32)}, "scales must be one for each row"),
+        ({"scales": np.ones(2, np.int32)}, "scales: numbers must be float32, got int32"),
+        ({"scales": np.array([1, np.nan], np.float32)}, "scales must be from 0 to"),
+        ({"scales": np.array([1, -1], np.float32)}, "scales must be from 0 to"),
+        ({"matrix": np.ones(2, np.int8)}, "scales must be one for each row"),
+        ({"matrix": np.ones((2, 2), np.uint8)}, "matrix: rows must be of float32 or int8, got uint8"),
+        ({"matrix": np.ones((2, 0), np.int8)}, "matrix must have rows"),
+        ({"vocabulary": np.frombuffer(b"a\n", np.uint8)}, "vocabulary must have a word for each of 2 rows, got 1"),
+    ],
+)
+def test_files_of_eight_bits_that_lie_are_refused(
+    tmp_path: Path, changes: dict[str, np.ndarray | None], says: str
+) -> None:
+    tensors = {
+        "matrix": np.ones((2, 2), np.int8),
+        "scales": np.ones(2, np.float32),
+        "vocabulary": np.frombuffer(b"a\nb\n", np.uint8),
+    }
+    whole = safetensors.numpy.save(tensors)
+    (tmp_path / "v").write_bytes(whole)
+    assert WordVectors.load(tmp_path / "v").matrix.tolist() == [[1, 1], [1, 1]]
+    for size in range(len(whole)):
+        (tmp_path / "v").write_bytes(whole[:size])
+        with pytest.raises(InputError):
+            WordVectors.load(tmp_path / "v")
+    changed = {key: value for key, value in (tensors | changes).items() if value is not None}
+    (tmp_path / "v").write_bytes(safetensors.numpy.save(changed))
+    with pytest.raises(InputError, match=says) as raised:
+        WordVectors.load(tmp_path / "v")
+    assert str(raised.value).startswith(str(tmp_path / "v"))
+
+
+@built
+def test_subwords_in_eight_bits(tmp_path: Path) -> None:
+    vectors = subword()
+    vectors.save(tmp_path / "v.safetensors", dtype="int8")
+    found = WordVectors.load(tmp_path / "v.safetensors")
+    assert isinstance(found, SubwordVectors)
+    assert isinstance(found.ngrams, Int8Rows)
+    for word in [*vectors.words, "kings", "queer"]:
+        assert np.allclose(found[word], vectors[word], atol=0.02)
+    assert found.nearest("kings", 2)[0][0] == vectors.nearest("kings", 2)[0][0]
+    for file in ("v.bin", "float.safetensors"):
+        found.save(tmp_path / file)
+        assert np.allclose(WordVectors.load(tmp_path / file)["kings"], found["kings"], atol=1e-6)
 
 
 @built
@@ -145,6 +226,8 @@ def contents(folder: Path) -> dict[str, bytes]:
     for file in ("v.safetensors", "v.bin", "v.vec", "v.glove", "v.txt.gz", "v.bin.xz"):
         plain().save(folder / file)
         found[file] = (folder / file).read_bytes()
+    plain().save(folder / "v.safetensors", dtype="int8")
+    found["int8"] = (folder / "v.safetensors").read_bytes()
     if (native.PACKAGE / native.LIBRARY).exists():
         for file in ("v.safetensors", "v.bin"):
             subword().save(folder / file)

@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from seqkit.embeddings import WordVectors
+from seqkit.embeddings import WordVectors, native
+from seqkit.embeddings.fasttext import SubwordVectors, subword_buckets
 from seqkit.errors import InputError
 
 
@@ -94,6 +95,52 @@ def test_the_smaller_questions() -> None:
     assert vectors.similarity("king", "queen") == pytest.approx(0.5)
     assert vectors.similarity("king", "zero") == 0
     assert vectors.sentence(["man", "unknown", "woman"]) == pytest.approx([0.5, 0.5, 0.1])
+
+
+def test_a_memory_map_and_eight_bits_answer_every_question(tmp_path: Path) -> None:
+    vectors = royal()
+    for dtype, near in (("float32", 1e-6), ("int8", 0.02)):
+        vectors.save(tmp_path / "v.safetensors", dtype=dtype)
+        found = WordVectors.load(tmp_path / "v.safetensors")
+        assert found.dim == 3
+        assert found["king"] == pytest.approx(vectors["king"], abs=near)
+        for asked in (
+            lambda each: each.nearest("king", 3),
+            lambda each: each.nearest(np.array([0, 1, 1], np.float32), 2),
+            lambda each: each.nearest_of_each(["queen", "man"], 2)[1],
+            lambda each: each.analogy("man", "king", "woman", 2),
+            lambda each: each.analogy("man", "king", "woman", 2, method="3cosmul"),
+        ):
+            wanted = asked(vectors)
+            assert [word for word, _ in asked(found)] == [word for word, _ in wanted]
+            assert [score for _, score in asked(found)] == pytest.approx([score for _, score in wanted], abs=near)
+        assert found.odd_one_out(["man", "king", "apple"]) == "apple"
+        assert found.similarity("king", "queen") == pytest.approx(0.5, abs=near)
+        assert found.sentence(["man", "unknown", "woman"]) == pytest.approx([0.5, 0.5, 0.1], abs=near)
+
+
+@pytest.mark.skipif(not (native.PACKAGE / native.LIBRARY).exists(), reason="the n-gram hash is not built")
+def test_unknown_words_are_asked_by_their_subwords() -> None:
+    generator = np.random.default_rng(3)
+    words, hashing = ["king", "queen", "kingdom"], (3, 4, 1000)
+    buckets = np.unique(np.concatenate([subword_buckets(word, *hashing) for word in words]))
+    ngrams = generator.normal(size=(len(buckets), 5)).astype(np.float32)
+    vectors = SubwordVectors(words, generator.normal(size=(3, 5)).astype(np.float32), ngrams, buckets, hashing)
+    own = vectors["kings"]
+    assert "kings" not in vectors
+    assert vectors.nearest("kings", 3) == vectors.nearest(own, 3)
+    batch = vectors.nearest_of_each(["kings", "king"], 2)
+    assert [word for word, _ in batch[0]] == [word for word, _ in vectors.nearest("kings", 2)]
+    assert "king" not in dict(batch[1])
+    assert vectors.similarity("kings", "queens") == pytest.approx(plain_cosine(own, vectors["queens"]), abs=1e-6)
+    assert vectors.sentence(["kings", "king", "zz"]) == pytest.approx((own + vectors["king"]) / 2)
+    assert vectors.odd_one_out(["kings", "kings", "queen"]) == "queen"
+    unit = {word: vectors[word] / np.linalg.norm(vectors[word]) for word in ("king", "kings", "queen", "kingdom")}
+    ((word, score),) = vectors.analogy("king", "kings", "queen", 5)
+    assert word == "kingdom"
+    assert score == pytest.approx(plain_cosine(unit["kingdom"], unit["kings"] - unit["king"] + unit["queen"]), abs=1e-6)
+    with pytest.raises(InputError, match="must share an n-gram"):
+        vectors.nearest("zz")
 
 
 def test_wrong_questions_are_refused() -> None:

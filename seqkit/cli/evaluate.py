@@ -1,4 +1,8 @@
-"""Translate a test set and score it: BLEU, chrF and TER with their sacreBLEU signatures, and perplexity."""
+"""Measure a model on a test set.
+
+A translator: BLEU, chrF and TER with their sacreBLEU signatures, and perplexity. A language model: bits per character
+and perplexity of a text.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +19,7 @@ from seqkit.decode.options import BeamOptions
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", type=Path, metavar="MODEL", help="run folder")
-    parser.add_argument("source", help="source lines, or one .tsv with both sides")
+    parser.add_argument("source", help="source lines, or one .tsv with both sides; a language model's text")
     parser.add_argument("reference", nargs="?", help="reference lines, as many")
     parser.add_argument("-o", "--output", help="also write the translations to this file")
     parser.add_argument("--baseline", help="another system's translations, for a paired bootstrap test")
@@ -32,10 +36,13 @@ def run(arguments: argparse.Namespace) -> int:
     from seqkit.cli.info import warn_if_not_built
     from seqkit.cli.threads import set_threads
     from seqkit.errors import InputError
+    from seqkit.tasks.run_folder import saved_tables
     from seqkit.tasks.translator import Translator
     from seqkit.text.corpus import LineCorpus, ParallelCorpus
 
     set_threads(arguments.threads)
+    if saved_tables(arguments.model).get("task") == "language-model":
+        return _evaluate_language_model(arguments)
     pairs = list(ParallelCorpus(arguments.source, arguments.reference))
     if not pairs:
         raise InputError(f"{arguments.source}: the test set must have at least one pair, got none")
@@ -60,4 +67,31 @@ def run(arguments: argparse.Namespace) -> int:
     print(f"perplexity = {perplexity:.3f} over {len(per_token):,} tokens of the model, end symbols included")
     if test:
         print(test)
+    return 0
+
+
+def _evaluate_language_model(arguments: argparse.Namespace) -> int:
+    from seqkit.errors import InputError
+    from seqkit.tasks.language_model import LanguageModel, read_lines
+
+    if arguments.reference or arguments.output or arguments.baseline:
+        raise InputError("evaluate: a language model must be given one text, got options of a translator too")
+    lines = read_lines([arguments.source], name="text")
+    model = LanguageModel.load(arguments.model, device=arguments.device)
+    score = model.score(lines)
+    figures = {
+        "bits_per_character": score.bits_per_character, "perplexity": score.perplexity,
+        "word_perplexity": score.word_perplexity, "loss": score.loss, "tokens": score.tokens,
+        "characters": score.characters, "words": score.words, "unknown": score.unknown,
+    }  # fmt: skip
+    if arguments.json:
+        print(json.dumps(figures))
+        return 0
+    print(f"bits per character = {score.bits_per_character:.4f} over {score.characters:,} characters, line ends among "
+          "them")  # fmt: skip
+    print(f"perplexity = {score.perplexity:.3f} a token ({score.tokens:,}), {score.word_perplexity:.3f} a word "
+          f"({score.words:,})")  # fmt: skip
+    data = model.config.data
+    context = "each line for itself" if data.lines else "one text, each token behind its past within the model's reach"
+    print(f"scored as {context}; {score.unknown:,} tokens are unknown to the model")
     return 0

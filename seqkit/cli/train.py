@@ -33,16 +33,17 @@ def run(arguments: argparse.Namespace) -> int:
     from seqkit.cli.progress import TrainingReport
     from seqkit.cli.threads import set_threads
     from seqkit.config import apply_overrides, read_toml
-    from seqkit.tasks.translation import train_translation
+    from seqkit.tasks import entry, task_of
 
     tables = read_toml(arguments.config)
     apply_overrides(tables, arguments.set)
+    train = entry(task_of(tables, where=str(arguments.config)).trainer)
     set_threads(arguments.threads)
     warn_if_not_built()
     folder = arguments.output or Path("runs") / arguments.config.stem
     report = TrainingReport(as_json=arguments.json)
     try:
-        outcome = train_translation(
+        outcome = train(
             tables,
             folder,
             where=str(arguments.config),

@@ -44,11 +44,12 @@ class NeighbourIndex:
             ) from None
         rows, dim = unit.shape
         lists = max(1, min(int(2 * math.sqrt(rows)), rows // 39))  # faiss asks for 39 rows a list to learn from
-        self.index: Any = faiss.index_factory(dim, f"IVF{lists},Flat", faiss.METRIC_INNER_PRODUCT)
+        index: Any = faiss.index_factory(dim, f"IVF{lists},Flat", faiss.METRIC_INNER_PRODUCT)
         unit = np.ascontiguousarray(unit, np.float32)
-        self.index.train(unit)
-        self.index.add(unit)
-        self.index.nprobe = max(PROBES, lists // PART)
+        index.train(unit)
+        index.add(unit)
+        index.nprobe = max(PROBES, lists // PART)
+        self.index = index
 
     def search(self, queries: NDArray[np.float32], n: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """The rows of each query [Q, n], best first and -1 where the lists hold no more, and their products."""

@@ -24,3 +24,10 @@ def dropout(x: Float[Tensor, "*shape"], p: float, training: bool) -> Float[Tenso
     draws = torch.empty((x.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
     kept = draws.view(torch.int16)[: x.numel()].view(x.shape) >= dropped - 32768
     return x * (kept * torch.tensor(65536 / (65536 - dropped), dtype=x.dtype))
+
+
+def locked_dropout(x: Float[Tensor, "B T D"], p: float, training: bool) -> Float[Tensor, "B T D"]:
+    """Dropout with one mask for all steps of a sequence (Gal and Ghahramani 2016, arXiv:1512.05287)."""
+    if not training or p == 0.0:
+        return x
+    return x * dropout(x.new_ones(x.shape[0], 1, x.shape[2]), p, training)

@@ -52,11 +52,26 @@ class EncoderLayer(nn.Module):
         self.pre_norm = pre_norm
         self.dropout = dropout
 
-    def forward(self, x: Float[Tensor, "B S D"], lengths: Int[Tensor, " B"]) -> Float[Tensor, "B S D"]:
+    def forward(
+        self, x: Float[Tensor, "B S D"], lengths: Int[Tensor, " B"] | None = None, *, causal: bool = False
+    ) -> Float[Tensor, "B S D"]:
+        return self._residuals(x, lambda y: self.attention(y, lengths, causal))
+
+    def step(
+        self,
+        x: Float[Tensor, "B K D"],
+        cache: Float[Tensor, "B C capacity 2*D"],
+        ancestry: Int[Tensor, "B K capacity"],
+        position: int,
+    ) -> Float[Tensor, "B K D"]:
+        """The newest position of each hypothesis, causally; see `SelfAttention.step`."""
+        return self._residuals(x, lambda y: self.attention.step(y, cache, ancestry, position))
+
+    def _residuals(self, x: Tensor, attention: Sublayer) -> Tensor:
         if self.pre_norm:
-            x = x + self._drop(self.attention(self.attention_norm(x), lengths))
+            x = x + self._drop(attention(self.attention_norm(x)))
             return x + self._drop(self.feed_forward(self.feed_forward_norm(x)))
-        x = self.attention_norm(x + self._drop(self.attention(x, lengths)))
+        x = self.attention_norm(x + self._drop(attention(x)))
         return self.feed_forward_norm(x + self._drop(self.feed_forward(x)))
 
     def _drop(self, x: Tensor) -> Tensor:

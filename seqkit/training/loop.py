@@ -194,7 +194,7 @@ class Trainer:
         self.folder = folder
         self.validate = validate
         self.report = report
-        self.carried = carried or {}
+        self.carried = {} if carried is None else carried
         self.progress = Progress()
         self.parameters = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
         matrices = [parameter for parameter in self.parameters.values() if parameter.ndim >= 2]

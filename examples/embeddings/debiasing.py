@@ -44,7 +44,8 @@ from pathlib import Path
 import numpy as np
 
 from seqkit.embeddings import Word2Vec, WordVectors
-from seqkit.embeddings.debias import bias_direction, direct_bias, hard_debias
+from seqkit.embeddings.bias import bias_direction, direct_bias
+from seqkit.embeddings.debias import hard_debias
 
 DEFINITIONAL = [
     ["woman", "man"],

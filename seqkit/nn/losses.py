@@ -86,8 +86,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        scaled = [None if each is None else each.mul_(grad) for each in ctx.gradients]
-        ctx.gradients = (None, None, None)
+        scaled = [None if each is None else each * grad for each in ctx.gradients]
         rows = None if scaled[0] is None else scaled[0].to(ctx.dtype)
         return rows, scaled[1], scaled[2], None, None
 

@@ -153,11 +153,7 @@ def test_the_formats_are_those_of_the_files() -> None:
 
 
 def test_each_command_has_help(seqkit: Any) -> None:
-<<<<<<< HEAD
-    for command in ("train", "nearest", "analogy", "evaluate", "debias", "convert"):
-=======
-    for command in ("train", "nearest", "analogy", "evaluate", "plot", "convert"):
->>>>>>> e679ce0 (Keep vectors in eight bits, show them in the projector, plot them, search them approximately)
+    for command in ("train", "nearest", "analogy", "evaluate", "debias", "plot", "convert"):
         ran = seqkit("embed", command, "--help")
         assert (ran.code, ran.err) == (0, "")
         assert ran.out.startswith(f"usage: seqkit embed {command}".encode())

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from seqkit.nn.dropout import dropout
+from seqkit.nn.dropout import dropout, locked_dropout
 
 
 @pytest.mark.parametrize("p", [0.1, 0.25, 0.5, 0.9])
@@ -40,3 +40,14 @@ def test_the_same_seed_gives_the_same_mask() -> None:
     first = dropout(torch.ones(101), 0.3, training=True)
     torch.manual_seed(7)
     assert torch.equal(first, dropout(torch.ones(101), 0.3, training=True))
+
+
+def test_locked_dropout_has_one_mask_for_all_steps() -> None:
+    torch.manual_seed(0)
+    x = torch.ones(4, 5, 64)
+    dropped = locked_dropout(x, 0.25, True)
+    assert torch.equal(dropped, dropped[:, :1].expand_as(dropped))
+    assert {*dropped.unique().tolist()} == {0.0, dropped.max().item()}
+    assert 0.15 < (dropped == 0).float().mean() < 0.35
+    assert not torch.equal(dropped[0], dropped[1])
+    assert locked_dropout(x, 0.25, False) is x

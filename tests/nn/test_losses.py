@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from seqkit.nn.losses import cross_entropy
+from seqkit.nn.losses import cross_entropy, linear_cross_entropy
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.5])
@@ -36,3 +36,42 @@ def test_half_precision_logits_are_summed_in_single() -> None:
     half = cross_entropy(logits.bfloat16(), target, pad_id=0)
     assert half.dtype == torch.float32
     torch.testing.assert_close(half, cross_entropy(logits.bfloat16().float(), target, pad_id=0))
+
+
+@pytest.mark.parametrize("rows", [0, 1, 7, 600])
+@pytest.mark.parametrize("with_bias", [False, True])
+def test_linear_cross_entropy_is_torchs(rows: int, with_bias: bool) -> None:
+    torch.manual_seed(0)
+    hidden, weight, bias = (torch.randn(*shape, dtype=torch.float64) for shape in ((rows, 4), (9, 4), (9,)))
+    target = torch.randint(0, 9, (rows,))
+    target[::3] = 0  # padding
+    given = [x.requires_grad_() for x in (hidden, weight, bias)[: 2 + with_bias]]
+    loss = linear_cross_entropy(hidden, weight, bias if with_bias else None, target, pad_id=0)
+    logits = F.linear(hidden, weight, bias if with_bias else None)
+    expected = F.cross_entropy(logits, target, ignore_index=0, reduction="sum")
+    torch.testing.assert_close(loss, expected)
+    found = torch.autograd.grad(2 * loss, given)
+    for mine, theirs in zip(found, torch.autograd.grad(2 * expected, given), strict=True):
+        torch.testing.assert_close(mine, theirs)
+
+
+def test_linear_cross_entropy_gradients_are_those_of_its_loss() -> None:
+    torch.manual_seed(0)
+    hidden, weight, bias = (torch.randn(*shape, dtype=torch.float64) for shape in ((5, 3), (4, 3), (4,)))
+    target = torch.tensor([1, 0, 3, 2, 2])
+    assert torch.autograd.gradcheck(
+        lambda h, w, b: linear_cross_entropy(h, w, b, target, pad_id=0),
+        [x.requires_grad_() for x in (hidden, weight, bias)],
+    )
+
+
+def test_linear_cross_entropy_under_autocast_is_in_full_precision() -> None:
+    torch.manual_seed(0)
+    hidden, weight, target = torch.randn(5, 3), torch.randn(4, 3), torch.tensor([1, 0, 3, 2, 2])
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = linear_cross_entropy(hidden.bfloat16(), weight.requires_grad_(), None, target, pad_id=0)
+        mixed.backward()
+    expected = linear_cross_entropy(hidden.bfloat16().float(), weight, None, target, pad_id=0)
+    torch.testing.assert_close(mixed, expected)
+    assert weight.grad is not None
+    assert weight.grad.isfinite().all()

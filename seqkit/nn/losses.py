@@ -66,7 +66,7 @@ def linear_cross_entropy(
     """The summed cross-entropy in nats of the targets under softmax(W h + b), padding left out.
 
     The logits of some rows at a time become their own gradient in place, and the gradients of h, W and b are added up
-    at once: [N, V] never exists. Backward only scales them, so that a second derivative is not there.
+    at once: [N, V] never exists. Backward only scales them: it can be called once, and gives no second derivative.
 
     Differs: torch's `linear` and `cross_entropy` hold [N, V] three times.
     """
@@ -86,7 +86,13 @@ class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        scaled = [None if each is None else each * grad for each in ctx.gradients]
+        if ctx.gradients is None:
+            raise RuntimeError("linear_cross_entropy: backward must be called once, got a second call; its gradients "
+                               "are given away")  # fmt: skip
+        scaled = ctx.gradients
+        ctx.gradients = None  # so that they become the parameters' gradients without a copy
+        if grad.device.type != "cpu" or grad.item() != 1.0:
+            scaled = tuple(None if each is None else each.mul_(grad) for each in scaled)
         rows = None if scaled[0] is None else scaled[0].to(ctx.dtype)
         return rows, scaled[1], scaled[2], None, None
 
@@ -103,20 +109,26 @@ def _losses(
     rows, targets = (hidden, target) if whole else (hidden[counted], target[counted])
     rows = rows.to(weight.dtype)
     grad_rows = torch.empty_like(rows) if wanted else None
-    grad_weight = torch.zeros_like(weight) if wanted else None
+    grad_weight = torch.empty_like(weight) if wanted and len(rows) else torch.zeros_like(weight) if wanted else None
     grad_bias = torch.zeros_like(bias) if wanted and bias is not None else None
     total = weight.new_zeros(())
     for begin in range(0, len(rows), ROWS):
         some, these = rows[begin : begin + ROWS], targets[begin : begin + ROWS, None]
         logits = F.linear(some, weight, bias)
-        normalizer = logits.logsumexp(dim=1, keepdim=True)
-        total += (normalizer - logits.gather(1, these)).sum()
+        logits -= logits.amax(dim=1, keepdim=True)
+        chosen = logits.gather(1, these)
+        shares = logits.exp_()
+        normalizer = shares.sum(dim=1, keepdim=True)
+        total += (normalizer.log() - chosen).sum()
         if grad_rows is None or grad_weight is None:
             continue
-        gradient = logits.sub_(normalizer).exp_()
+        gradient = shares.div_(normalizer)
         gradient.scatter_add_(1, these, gradient.new_full(these.shape, -1.0))
         torch.mm(gradient, weight, out=grad_rows[begin : begin + ROWS])
-        grad_weight.addmm_(gradient.t(), some)
+        if begin == 0:
+            torch.mm(gradient.t(), some, out=grad_weight)
+        else:
+            grad_weight.addmm_(gradient.t(), some)
         if grad_bias is not None:
             grad_bias += gradient.sum(0)
     if grad_rows is not None and not whole:

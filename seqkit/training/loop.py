@@ -297,16 +297,16 @@ class Trainer:
             items += count
         self.scaler.unscale_(self.optimizer)
         gradients = [parameter.grad for parameter in self.parameters.values() if parameter.grad is not None]
-        torch._foreach_div_(gradients, float(items))
-        norm = torch.nn.utils.get_total_norm(gradients).item()
+        norm = torch.nn.utils.get_total_norm(gradients).item() / items
         progress.step += 1
         rate = self.schedule.rate(progress.step)
         if math.isfinite(total) and math.isfinite(norm):
+            divisor = float(items)  # the mean over the items, and the clipping of its norm
             if config.clip_norm and norm > config.clip_norm:
-                torch._foreach_mul_(gradients, config.clip_norm / (norm + 1e-6))
+                divisor *= (norm + 1e-6) / config.clip_norm
             for param_group in self.optimizer.param_groups:
                 param_group["lr"] = rate
-            self.scaler.step(self.optimizer)
+            self._step(gradients, divisor)
             for name, mean in self.average.items():
                 mean.lerp_(self.parameters[name].detach(), 1.0 - config.ema_decay)
             progress.bad_steps = 0
@@ -325,6 +325,15 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         progress.window_seconds += time.monotonic() - begin
         return rate, norm
+
+    def _step(self, gradients: list[Tensor], divisor: float) -> None:
+        """Updates the weights with the gradients over `divisor`, which the fused rule divides as it reads them."""
+        if self.scaler.is_enabled():
+            torch._foreach_div_(gradients, divisor)
+            self.scaler.step(self.optimizer)
+            return
+        self.optimizer.grad_scale = torch.tensor(divisor, device=self.device)  # type: ignore[attr-defined]
+        self.optimizer.step()
 
     def _validate(self, metrics: Metrics) -> None:
         """Measures the weights, keeps them on disk, and decides whether they are the best."""

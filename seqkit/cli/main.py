@@ -19,6 +19,7 @@ from seqkit.training.allocator import keep_freed_memory
 
 VERBS = {
     "embed": "train word vectors, ask, measure, draw and convert them",
+    "ngram": "estimate, measure and sample n-gram language models",
     "train": "train a model as a TOML file says",
     "translate": "translate lines with a trained model",
     "sample": "draw texts from a language model",

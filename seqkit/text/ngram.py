@@ -101,12 +101,7 @@ class NgramModel:
         Raises:
             InputError: the file is not as the format says; the line is named.
         """
-        path = Path(path)
-        try:
-            with _opened(path) as lines:
-                return cls(_read_arpa(path, lines))
-        except (OSError, EOFError, UnicodeDecodeError, lzma.LZMAError) as error:
-            raise InputError(f"{path}: the file must be readable UTF-8 text, got {error}") from error
+        return cls(read_arpa(path))
 
     @property
     def unknown(self) -> int:
@@ -182,6 +177,20 @@ class NgramModel:
             "final": torch.tensor(final, dtype=torch.float32),
             "start": self.start,
         }
+
+
+def read_arpa(path: str | Path) -> list[Ngrams]:
+    """The n-grams of each order of an ARPA file, also one packed as `.gz` or `.xz`, with natural logarithms.
+
+    Raises:
+        InputError: the file is not as the format says; the line is named.
+    """
+    path = Path(path)
+    try:
+        with _opened(path) as lines:
+            return _read_arpa(path, lines)
+    except (OSError, EOFError, UnicodeDecodeError, lzma.LZMAError) as error:
+        raise InputError(f"{path}: the file must be readable UTF-8 text, got {error}") from error
 
 
 def _opened(path: Path) -> TextIOWrapper:

@@ -2,6 +2,7 @@
 #include <torch/csrc/stable/ops.h>
 
 #include <algorithm>
+#include <limits>
 #include <optional>
 #include <tuple>
 #include <type_traits>
@@ -81,30 +82,85 @@ Tensor nms(const Tensor& boxes, const Tensor& scores, const std::optional<Tensor
   return kept;
 }
 
+// What soft-NMS chooses, in tensors that have room for all boxes.
+struct Chosen {
+  Tensor kept, scores;
+  int64_t count = 0;
+};
+
+void check_soft(const char* where, int64_t decay, double sigma, double threshold, double least_score) {
+  STD_TORCH_CHECK(decay == 0 || decay == 1, where, ": decay must be 0 or 1, got ", decay);
+  STD_TORCH_CHECK(sigma > 0, where, ": sigma must be positive, got ", sigma);
+  STD_TORCH_CHECK(threshold == threshold && least_score == least_score, where,
+                  ": iou_threshold and score_threshold must be numbers, got NaN");
+}
+
+template <typename Number>
+SoftNmsCall<Number> soft_call(const Tensor& boxes, const Tensor& scores, int64_t decay, double sigma, double threshold,
+                              double least_score) {
+  return {.boxes = data<Number>(boxes),
+          .scores = data<Number>(scores),
+          .count = boxes.size(0),
+          .decay = static_cast<Decay>(decay),
+          .sigma = sigma,
+          .threshold = threshold,
+          .least_score = least_score};
+}
+
+Chosen choose(const char* where, const Tensor& boxes, const Tensor& scores, int64_t decay, double sigma,
+              double threshold, double least_score) {
+  check_soft(where, decay, sigma, threshold, least_score);
+  Chosen chosen;
+  with_boxes(where, boxes, scores, [&]<typename Number>(Number) {
+    const int64_t count = boxes.size(0);
+    chosen.kept = torch::stable::new_empty(boxes, {count}, ScalarType::Long);
+    chosen.scores = torch::stable::new_empty(boxes, {count});
+    if (count == 0) return;
+    const auto call = soft_call<Number>(boxes, scores, decay, sigma, threshold, least_score);
+    chosen.count = soft_nms_run(call, mutable_data<int64_t>(chosen.kept), mutable_data<Number>(chosen.scores));
+  });
+  return chosen;
+}
+
 std::tuple<Tensor, Tensor> soft_nms(const Tensor& boxes, const Tensor& scores, int64_t decay, double sigma,
                                     double threshold, double least_score) {
-  constexpr const char* kWhere = "soft_nms";
-  STD_TORCH_CHECK(decay == 0 || decay == 1, kWhere, ": decay must be 0 or 1, got ", decay);
-  STD_TORCH_CHECK(sigma > 0, kWhere, ": sigma must be positive, got ", sigma);
-  STD_TORCH_CHECK(threshold == threshold && least_score == least_score, kWhere,
-                  ": iou_threshold and score_threshold must be numbers, got NaN");
-  Tensor kept, lowered;
-  with_boxes(kWhere, boxes, scores, [&]<typename Number>(Number) {
-    const int64_t count = boxes.size(0);
-    Tensor room = torch::stable::new_empty(boxes, {count}, ScalarType::Long);
-    Tensor values = torch::stable::new_empty(boxes, {count});
-    const SoftNmsCall<Number> call{.boxes = data<Number>(boxes),
-                                   .scores = data<Number>(scores),
-                                   .count = count,
-                                   .decay = static_cast<Decay>(decay),
-                                   .sigma = sigma,
-                                   .threshold = threshold,
-                                   .least_score = least_score};
-    const int64_t n_kept = count ? soft_nms_run(call, mutable_data<int64_t>(room), mutable_data<Number>(values)) : 0;
-    kept = first_of(room, n_kept);
-    lowered = first_of(values, n_kept);
-  });
-  return {kept, lowered};
+  Chosen chosen = choose("soft_nms", boxes, scores, decay, sigma, threshold, least_score);
+  return {first_of(chosen.kept, chosen.count), first_of(chosen.scores, chosen.count)};
+}
+
+// The same with a place for each box: behind those that are chosen, -1 and a score of 0.
+std::tuple<Tensor, Tensor> soft_nms_padded(const Tensor& boxes, const Tensor& scores, int64_t decay, double sigma,
+                                           double threshold, double least_score) {
+  constexpr const char* kWhere = "soft_nms_padded";
+  const int64_t count = boxes.dim() ? boxes.size(0) : 0;
+  if (on_gpu(boxes)) {
+    check_soft(kWhere, decay, sigma, threshold, least_score);
+    check_real(kWhere, boxes);
+    check_tensor(kWhere, "boxes", boxes, ScalarType::Float, {kAny, 4}, boxes);
+    check_tensor(kWhere, "scores", scores, ScalarType::Float, {count}, boxes);
+    STD_TORCH_CHECK(count < std::numeric_limits<int32_t>::max() - kSoftNmsThreads, kWhere,
+                    ": boxes must be fewer than 2^31 on CUDA, got ", count);
+    Tensor kept = torch::stable::new_empty(boxes, {count}, ScalarType::Long);
+    Tensor lowered = torch::stable::new_empty(boxes, {count});
+#ifdef SEQKIT_CUDA
+    Tensor room = torch::stable::new_empty(boxes, {soft_nms_room(count), 4});
+    const auto call = soft_call<float>(boxes, scores, decay, sigma, threshold, least_score);
+    run_on_gpu(kWhere, boxes, [&](void* stream) {
+      return soft_nms_cuda(call, mutable_data<float>(room), mutable_data<int64_t>(kept), mutable_data<float>(lowered),
+                           stream);
+    });
+#else
+    STD_TORCH_CHECK(false, kWhere, ": the CUDA kernel must be built, got a build without it");
+#endif
+    return {kept, lowered};
+  }
+  Chosen chosen = choose(kWhere, boxes, scores, decay, sigma, threshold, least_score);
+  std::fill_n(mutable_data<int64_t>(chosen.kept) + chosen.count, count - chosen.count, -1);
+  const auto clear = [&]<typename Number>(Number) {
+    std::fill_n(mutable_data<Number>(chosen.scores) + chosen.count, count - chosen.count, Number(0));
+  };
+  boxes.scalar_type() == ScalarType::Double ? clear(double{}) : clear(float{});
+  return {chosen.kept, chosen.scores};
 }
 
 Tensor box_iou(const Tensor& a, const Tensor& b) {
@@ -180,6 +236,9 @@ SEQKIT_LIBRARY(library) {
   library.def(
       "soft_nms(Tensor boxes, Tensor scores, int decay, float sigma, float threshold, float least_score) -> (Tensor, "
       "Tensor)");
+  library.def(
+      "soft_nms_padded(Tensor boxes, Tensor scores, int decay, float sigma, float threshold, float least_score) -> "
+      "(Tensor, Tensor)");
   library.def("box_iou(Tensor a, Tensor b) -> Tensor");
   library.def("nms_mask(Tensor boxes, Tensor? classes, float threshold) -> Tensor");
 }
@@ -187,6 +246,7 @@ SEQKIT_LIBRARY(library) {
 SEQKIT_LIBRARY_IMPL(CPU, library) {
   library.impl("nms", TORCH_BOX(&seqkit::nms));
   library.impl("soft_nms", TORCH_BOX(&seqkit::soft_nms));
+  library.impl("soft_nms_padded", TORCH_BOX(&seqkit::soft_nms_padded));
   library.impl("box_iou", TORCH_BOX(&seqkit::box_iou));
   library.impl("nms_mask", TORCH_BOX(&seqkit::nms_mask));
 }
@@ -194,6 +254,7 @@ SEQKIT_LIBRARY_IMPL(CPU, library) {
 #ifdef SEQKIT_CUDA
 SEQKIT_LIBRARY_IMPL(CUDA, library) {
   library.impl("nms_mask", TORCH_BOX(&seqkit::nms_mask));
+  library.impl("soft_nms_padded", TORCH_BOX(&seqkit::soft_nms_padded));
   library.impl("box_iou", TORCH_BOX(&seqkit::box_iou));
 }
 #endif

@@ -1,6 +1,11 @@
-// nms.h on a card, in float32, for boxes that are sorted best first. They are taken in chunks, one after the other: a
-// block decides within a chunk, and a grid strikes out what stands too near to those of the chunk that stay, among all
-// that follow. No number leaves the card, and no [N, N] table is built.
+// nms.h on a card, in float32. No number leaves the card, and no [N, N] table is built.
+//
+// nms_mask: boxes that are sorted best first are taken in chunks, one after the other: a block decides within a chunk,
+// and a grid strikes out what stands too near to those of the chunk that stay, among all that follow.
+//
+// soft_nms: a choice depends on all before it, so one block makes them in turn, with one barrier each. A thread owns
+// every 1024th box, lowers their scores and finds the best of them in one pass, and closes up over those that go, so
+// that it needs no other thread to know what is left.
 #include "common/cuda.h"
 #include "nms/nms.h"
 
@@ -15,10 +20,9 @@ struct Box {
   float area;
 };
 
-SEQKIT_DEVICE Box box_at(const float* boxes, int64_t index) {
-  const float4 x = load_4(boxes + 4 * index);
-  return {x, rounded_product(x.z - x.x, x.w - x.y)};
-}
+SEQKIT_DEVICE Box box_of(float4 x) { return {x, rounded_product(x.z - x.x, x.w - x.y)}; }
+
+SEQKIT_DEVICE Box box_at(const float* boxes, int64_t index) { return box_of(load_4(boxes + 4 * index)); }
 
 // Operation for operation as on the CPU; a NaN is above no threshold.
 SEQKIT_DEVICE float iou_of(const Box& a, const Box& b) {
@@ -90,11 +94,118 @@ __global__ void __launch_bounds__(kThreads) strike_kernel(const float* boxes, co
   const int64_t kind = classes ? classes[index] : 0;
   for (int i = 0; i < kChunk; ++i) {
     if (!stays[i] || kinds[i] != kind) continue;
-    const float4 x = corners[i];
-    if (iou_of({x, rounded_product(x.z - x.x, x.w - x.y)}, own) > threshold) {
+    if (iou_of(box_of(corners[i]), own) > threshold) {
       keep[index] = false;
       return;
     }
+  }
+}
+
+constexpr int kSoftWarps = kSoftNmsThreads / 32;
+constexpr int64_t kSoftBytes = sizeof(float4) + sizeof(float) + sizeof(int);  // of a box that is left
+constexpr size_t kMostShared = 96 * 1024;  // what every card since sm_80 gives a block
+
+// A number that is greater for the better of two boxes: the higher score, then the lower index. Never 0.
+SEQKIT_DEVICE uint64_t standing_of(float score, int index) {
+  const uint32_t bits = __float_as_uint(score + 0.0f);  // -0 becomes 0
+  const uint32_t high = bits & 0x80000000u ? ~bits : bits | 0x80000000u;
+  return uint64_t{high} << 32 | (0xffffffffu - static_cast<uint32_t>(index));
+}
+
+SEQKIT_DEVICE int index_of(uint64_t standing) {
+  return static_cast<int>(0xffffffffu - static_cast<uint32_t>(standing));
+}
+
+SEQKIT_DEVICE float score_of(uint64_t standing) {
+  const uint32_t high = static_cast<uint32_t>(standing >> 32);
+  return __uint_as_float(high & 0x80000000u ? high & 0x7fffffffu : ~high);
+}
+
+SEQKIT_DEVICE uint64_t warp_greatest(uint64_t value) {
+#pragma unroll
+  for (int distance = 16; distance > 0; distance /= 2) {
+    const uint64_t other = __shfl_xor_sync(kWholeWarp, value, distance);
+    value = other > value ? other : value;
+  }
+  return value;
+}
+
+// The corners may stand at any address.
+SEQKIT_DEVICE float4 corners_at(const float* boxes, int64_t index) {
+  const float* const box = boxes + 4 * index;
+  return {box[0], box[1], box[2], box[3]};
+}
+
+// What is left stands in shared memory, or in `room` where it does not fit.
+template <bool kInShared>
+__global__ void __launch_bounds__(kSoftNmsThreads)
+    soft_kernel(const SoftNmsCall<float> call, float4* room, int64_t* kept, float* lowered) {
+  SEQKIT_DYNAMIC_SHARED(uint64_t, bests);  // [2, kSoftWarps]: of each warp, one choice here and the next there
+  const int count = static_cast<int>(call.count), me = threadIdx.x, threads = blockDim.x;
+  // Of the boxes that are left; those of a thread stand at me, me + threads and so on.
+  float4* const corners = kInShared ? reinterpret_cast<float4*>(bests + 2 * kSoftWarps) : room;  // [N]
+  float* const scores = reinterpret_cast<float*>(corners + count);                               // [N]
+  int* const indices = reinterpret_cast<int*>(scores + count);                                   // [N]
+  const float least = static_cast<float>(call.least_score), threshold = static_cast<float>(call.threshold);
+
+  uint64_t best = 0;  // of the thread's boxes; 0 is none
+  int end = me;       // of the thread's boxes
+  for (int i = me; i < count; i += threads) {
+    const float score = call.scores[i];
+    if (!(score >= least)) continue;
+    corners[end] = corners_at(call.boxes, i);
+    scores[end] = score;
+    indices[end] = i;
+    end += threads;
+    const uint64_t own = standing_of(score, i);
+    best = own > best ? own : best;
+  }
+
+  int chosen = 0;
+  while (true) {
+    uint64_t* const here = bests + chosen % 2 * kSoftWarps;
+    best = warp_greatest(best);
+    if (me % 32 == 0) here[me / 32] = best;
+    __syncthreads();
+    best = warp_greatest(me % 32 < threads / 32 ? here[me % 32] : 0);
+    if (best == 0) break;
+    const int index = index_of(best);
+    if (me == 0) {
+      kept[chosen] = index;
+      lowered[chosen] = score_of(best);
+    }
+    ++chosen;
+    const Box box = box_of(corners_at(call.boxes, index));
+    best = 0;
+    int to = me;
+    for (int from = me; from < end; from += threads) {
+      const int i = indices[from];
+      if (i == index) continue;
+      const float4 x = corners[from];
+      const float iou = iou_of(box, box_of(x));
+      float factor = 1.0f;
+      if (call.decay == Decay::kGaussian) {
+        if (iou > 0.0f)
+          factor = static_cast<float>(exp(-static_cast<double>(iou) * static_cast<double>(iou) / call.sigma));
+      } else if (iou > threshold) {
+        factor = 1.0f - iou;
+      }
+      const float score = scores[from] * factor;
+      if (!(score >= least)) continue;
+      if (to != from) {
+        corners[to] = x;
+        indices[to] = i;
+      }
+      scores[to] = score;
+      to += threads;
+      const uint64_t own = standing_of(score, i);
+      best = own > best ? own : best;
+    }
+    end = to;
+  }
+  for (int i = chosen + me; i < count; i += threads) {
+    kept[i] = -1;
+    lowered[i] = 0.0f;
   }
 }
 
@@ -125,6 +236,24 @@ const char* nms_mask_cuda(const float* boxes, const int64_t* classes, int64_t co
                   kChunk * (sizeof(float4) + sizeof(int64_t) + sizeof(bool)), stream, boxes, classes, first, count,
                   threshold, keep);
   }
+  return launch_error();
+}
+
+int64_t soft_nms_room(int64_t count) {
+  constexpr int64_t kFixed = 2 * kSoftWarps * sizeof(uint64_t);
+  const bool fits = kFixed + kSoftBytes * count <= static_cast<int64_t>(kMostShared);
+  return fits ? 0 : (kSoftBytes * count + 15) / 16;
+}
+
+const char* soft_nms_cuda(const SoftNmsCall<float>& call, float* room, int64_t* kept, float* scores, void* stream) {
+  if (call.count == 0) return nullptr;
+  const int64_t warps = (call.count + 31) / 32, threads = 32 * (warps < kSoftWarps ? warps : kSoftWarps);
+  const size_t shared = 2 * kSoftWarps * sizeof(uint64_t) + (room ? 0 : kSoftBytes * call.count);
+  const auto launch = [&](auto* kernel) {
+    SEQKIT_LAUNCH(*kernel, dim3(1), dim3(static_cast<unsigned>(threads)), shared, stream, call,
+                  reinterpret_cast<float4*>(room), kept, scores);
+  };
+  room ? launch(&soft_kernel<false>) : launch(&soft_kernel<true>);
   return launch_error();
 }
 

@@ -54,6 +54,13 @@ float not_above(double threshold);
 // On CUDA: keep[i] of boxes sorted best first, float only, 16 bytes each; null, or what went wrong with a launch.
 const char* nms_mask_cuda(const float* boxes, const int64_t* classes, int64_t count, float threshold, bool* keep,
                           void* stream);
+
+// Soft-NMS on CUDA by one block: indices and lowered scores in the order of the choice, behind them -1 and 0. `room`
+// holds soft_nms_room(N) times 16 bytes, none where the boxes fit into shared memory.
+constexpr int kSoftNmsThreads = 1024;
+int64_t soft_nms_room(int64_t count);
+const char* soft_nms_cuda(const SoftNmsCall<float>& call, float* room, int64_t* kept, float* scores, void* stream);
+
 const char* box_iou_cuda(const float* a, const float* b, int64_t rows, int64_t columns, float* iou, void* stream);
 
 }  // namespace seqkit

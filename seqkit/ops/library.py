@@ -50,7 +50,7 @@ OPERATORS = {
     "nms": ("nms_mask", "float32, on the CPU float64 too"),
     "rnn": ("rnn", "float32, bfloat16 and float16, on the CPU float64 too, forward and backward"),
     "roi_align": ("roi_align", "float32, float64, bfloat16 and float16, forward and backward"),
-    "soft_nms": ("soft_nms", "float32 and float64"),
+    "soft_nms": ("soft_nms_padded", "float32, on the CPU float64 too"),
     "viterbi_align": ("viterbi_align", "float32, float64, bfloat16 and float16 without gradient"),
 }
 

@@ -3,7 +3,8 @@
 Signatures and results are torchvision's: boxes are (x1, y1, x2, y2), and the indices that stay come by falling score,
 of equal scores the lower first. The kernels (csrc/nms) decide with the same operations in the same precision, float32
 and float64 on the CPU and float32 on CUDA; 16-bit boxes are compared in float32, integer ones in float64. On the CPU a
-box or a score that is NaN is an error; on CUDA, where looking would wait for the device, a NaN box meets nothing.
+box or a score that is NaN is an error; on CUDA, where looking would wait for the device, a NaN box meets nothing, and
+`soft_nms` leaves out a box whose score is NaN.
 """
 
 import torch
@@ -139,13 +140,13 @@ def soft_nms(
     """The boxes in the order of the choice, and their scores as they then are: a near box is lowered, not removed.
 
     The best box is chosen, each other one's score is multiplied by exp(-IoU² / sigma) (`gaussian`), or by 1 - IoU where
-    that is above `iou_threshold` (`linear`), and so on; a box below `score_threshold` goes. CUDA tensors run the
-    reference. Not differentiable.
+    that is above `iou_threshold` (`linear`), and so on; a box below `score_threshold` goes. Not differentiable. On CUDA
+    the number of results is read once, at the end.
 
     Reference: Bodla et al. 2017, section 3, arXiv:1704.04503.
 
     Raises:
-        InputError: arguments do not fit. RuntimeError: a box or a score is NaN.
+        InputError: arguments do not fit. RuntimeError: on the CPU, a box or a score is NaN.
     """
     check_tensors("ops.soft_nms", {"boxes": boxes, "scores": scores})
     if method not in DECAYS:
@@ -164,10 +165,13 @@ def soft_nms(
             iou_threshold=iou_threshold,
             score_threshold=score_threshold,
         )
-    kept, lowered = torch.ops.seqkit.soft_nms.default(
-        boxes, scores, DECAYS.index(method), sigma, iou_threshold, score_threshold
-    )
-    return kept, lowered
+    given = boxes, scores, DECAYS.index(method), sigma, iou_threshold, score_threshold
+    if boxes.device.type == "cpu":
+        kept, lowered = torch.ops.seqkit.soft_nms.default(*given)
+        return kept, lowered
+    kept, lowered = torch.ops.seqkit.soft_nms_padded.default(*given)
+    stays = (kept >= 0).nonzero()[:, 0]
+    return kept[stays], lowered[stays]
 
 
 def _suppress(
@@ -237,6 +241,13 @@ def _fake_soft_nms(
     return boxes.new_empty(kept, dtype=torch.int64), boxes.new_empty(kept)
 
 
+def _fake_soft_nms_padded(
+    boxes: Tensor, scores: Tensor, decay: int, sigma: float, threshold: float, least_score: float
+) -> tuple[Tensor, Tensor]:
+    check_tensors("soft_nms", {"boxes": boxes, "scores": scores})
+    return boxes.new_empty(boxes.shape[0], dtype=torch.int64), boxes.new_empty(boxes.shape[0])
+
+
 def _fake_box_iou(a: Tensor, b: Tensor) -> Tensor:
     check_tensors("box_iou", {"boxes1": a, "boxes2": b})
     return a.new_empty(a.shape[0], b.shape[0])
@@ -250,5 +261,6 @@ def _fake_nms_mask(boxes: Tensor, classes: Tensor | None, threshold: float) -> T
 if library.is_built("nms"):
     torch.library.register_fake("seqkit::nms", _fake_nms)
     torch.library.register_fake("seqkit::soft_nms", _fake_soft_nms)
+    torch.library.register_fake("seqkit::soft_nms_padded", _fake_soft_nms_padded)
     torch.library.register_fake("seqkit::box_iou", _fake_box_iou)
     torch.library.register_fake("seqkit::nms_mask", _fake_nms_mask)

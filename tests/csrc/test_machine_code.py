@@ -42,7 +42,11 @@ PROMISES: dict[str, dict[str, tuple[str, ...]]] = {
         r"search_kernelI(f|6__half|13__nv_bfloat16)": (r"ATOMS", r"VOTE", r"SHFL\.BFLY", r"BAR\.SYNC", r"MUFU\.EX2"),
     },
     "decode_attention": {r"attendI.*Lb1E": (LOADS_OF_16,)},
-    "nms": {r"(decide|strike|iou)_kernel": (LOADS_OF_16,)},
+    "nms": {
+        r"(decide|strike|iou)_kernel": (LOADS_OF_16,),
+        r"soft_kernelILb1": (r"SHFL\.BFLY", r"BAR\.SYNC", r"DFMA", r"LDS\.128", r"STS\.128"),
+        r"soft_kernelILb0": (r"SHFL\.BFLY", r"BAR\.SYNC", r"DFMA", LOADS_OF_16, r"STG\.E\.128"),
+    },
     "rnn": {
         r"product_kernelILb1": (LOADS_OF_16, r"FFMA", r"SHFL\.BFLY"),
         r"(forward|backward)_kernel": (r"BAR\.SYNC", r"SHFL\.BFLY", r"MUFU\.EX2"),  # numbers are read one by one

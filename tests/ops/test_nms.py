@@ -201,6 +201,7 @@ def test_boxes_opcheck() -> None:
     torch.library.opcheck(torch.ops.seqkit.nms.default, (boxes, scores, classes, 0.5))
     torch.library.opcheck(torch.ops.seqkit.nms_mask.default, (boxes, None, 0.5))
     torch.library.opcheck(torch.ops.seqkit.soft_nms.default, (boxes, scores, 1, 0.5, 0.3, 0.01))
+    torch.library.opcheck(torch.ops.seqkit.soft_nms_padded.default, (boxes, scores, 1, 0.5, 0.3, 0.01))
     torch.library.opcheck(torch.ops.seqkit.box_iou.default, (boxes, boxes[:3]))
 
 
@@ -210,6 +211,20 @@ def test_nms_mask_is_nms_of_sorted_boxes() -> None:
     order = scores.argsort(descending=True, stable=True)
     mask = torch.ops.seqkit.nms_mask(boxes[order], None, 0.4)
     assert torch.equal(order[mask], ops.nms(boxes, scores, 0.4))
+
+
+@needs_native
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("N", [0, 1, 60])
+def test_soft_nms_padded_is_soft_nms_with_a_place_for_each_box(N: int, dtype: torch.dtype) -> None:
+    boxes, scores = draw(N, dtype=dtype)
+    kept, lowered = torch.ops.seqkit.soft_nms_padded(boxes, scores, 1, 0.5, 0.3, 0.2)
+    wanted, wanted_scores = ops.soft_nms(boxes, scores, score_threshold=0.2)
+    stays = len(wanted)
+    assert torch.equal(kept[:stays], wanted)
+    assert torch.equal(lowered[:stays], wanted_scores)
+    assert kept[stays:].tolist() == [-1] * (N - stays)
+    assert lowered[stays:].tolist() == [0.0] * (N - stays)
 
 
 class Detector(torch.nn.Module):

@@ -218,6 +218,20 @@ def box_cases(tiny: bool) -> Iterator[Case]:
         yield Case(f"nms, batched_nms and box_iou {N}", [boxes.double(), scores.double()], suppress, dtypes=floats)
 
 
+def soft_nms_cases(tiny: bool) -> Iterator[Case]:
+    # What is left of more than 4,074 boxes does not fit into shared memory.
+    for N, options in itertools.product(
+        [40, *([] if tiny else [1000, 5000])], ({"method": "gaussian"}, {"method": "linear", "iou_threshold": 0.4})
+    ):
+
+        def lower(boxes: Tensor, scores: Tensor, options: dict[str, Any] = options) -> list[Tensor]:
+            kept, lowered = ops.soft_nms(boxes.float(), scores.float(), score_threshold=0.4, **options)
+            return [kept.double(), lowered.double()]
+
+        name, given = f"soft_nms {options['method']} {N}", [draw_boxes(N).double(), torch.rand(N).double()]
+        yield Case(name, given, lower, dtypes=(torch.float32,))
+
+
 def ctc_cases(tiny: bool) -> Iterator[Case]:
     for T, B, C, S in [(9, 2, 7, 3), *([] if tiny else [(200, 5, 1000, 40), (60, 8, 77, 12)])]:
         targets, target_lengths = torch.randint(1, C, (B, S)), torch.randint(0, S + 1, (B,))
@@ -333,6 +347,7 @@ CASES = {
     "viterbi_align": align_cases,
     "rnn": rnn_cases,
     "roi_align": roi_align_cases,
+    "soft_nms": soft_nms_cases,
 }
 
 
@@ -715,6 +730,9 @@ def box_races(device: str, scale: int) -> Iterator[Race]:
         runs["box_iou"]["torchvision"] = lambda: peer.box_iou(boxes, boxes[:1000])
     for name, given in runs.items():
         yield Race(f"{name} {len(boxes)}", given, float(boxes.nbytes))
+    few = boxes[: len(boxes) // 10], scores[: len(boxes) // 10]
+    soft = {"ours": lambda: ops.soft_nms(*few), "torch loop": lambda: ops.soft_nms_reference(*few)}
+    yield Race(f"soft_nms {len(few[0])}", soft, float(few[0].nbytes))
 
 
 def roi_align_races(device: str, scale: int) -> Iterator[Race]:

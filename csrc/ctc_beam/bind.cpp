@@ -5,6 +5,7 @@
 #include <cmath>
 #include <limits>
 #include <tuple>
+#include <type_traits>
 #include <vector>
 
 #include "common/check.h"
@@ -15,20 +16,13 @@ namespace {
 
 constexpr const char* kWhere = "ctc_beam_search";
 
-const int32_t* ints(const char* name, const Tensor& tensor, int64_t size, const Tensor& same_as) {
+template <typename Number>
+const Number* array(const char* name, const Tensor& tensor, int64_t size, const Tensor& same_as) {
   check_device(kWhere, name, tensor, same_as);
-  check_dtype(kWhere, name, tensor, ScalarType::Int);
+  check_dtype(kWhere, name, tensor, std::is_same_v<Number, float> ? ScalarType::Float : ScalarType::Int);
   check_shape(kWhere, name, tensor, {size});
   check_contiguous(kWhere, name, tensor);
-  return static_cast<const int32_t*>(tensor.const_data_ptr());
-}
-
-const float* floats(const char* name, const Tensor& tensor, int64_t size, const Tensor& same_as) {
-  check_device(kWhere, name, tensor, same_as);
-  check_dtype(kWhere, name, tensor, ScalarType::Float);
-  check_shape(kWhere, name, tensor, {size});
-  check_contiguous(kWhere, name, tensor);
-  return static_cast<const float*>(tensor.const_data_ptr());
+  return data<Number>(tensor);
 }
 
 // The tensors of an automaton: first, symbols, scores, next, backoff, suffix, final; none of them is no automaton.
@@ -43,13 +37,13 @@ BackoffAutomaton automaton(const char* name, const std::vector<Tensor>& given, i
                   symbols, " symbols, got ", states, " states and ", arcs, " arcs");
   STD_TORCH_CHECK(start >= 0 && start < states, kWhere, ": the start of ", name, " must be from 0 to ", states - 1,
                   ", got ", start);
-  return {.first = ints(name, given[0], states + 1, same_as),
-          .symbols = ints(name, given[1], arcs, same_as),
-          .scores = floats(name, given[2], arcs, same_as),
-          .next = ints(name, given[3], arcs, same_as),
-          .backoff = floats(name, given[4], states, same_as),
-          .suffix = ints(name, given[5], states, same_as),
-          .final = floats(name, given[6], states, same_as),
+  return {.first = array<int32_t>(name, given[0], states + 1, same_as),
+          .symbols = array<int32_t>(name, given[1], arcs, same_as),
+          .scores = array<float>(name, given[2], arcs, same_as),
+          .next = array<int32_t>(name, given[3], arcs, same_as),
+          .backoff = array<float>(name, given[4], states, same_as),
+          .suffix = array<int32_t>(name, given[5], states, same_as),
+          .final = array<float>(name, given[6], states, same_as),
           .states = states,
           .arcs = arcs,
           .start = start};
@@ -63,10 +57,10 @@ Lexicon lexicon_of(const std::vector<Tensor>& given, const Tensor& same_as) {
   check_shape(kWhere, "lexicon", given[1], {kAny});
   const int64_t nodes = given[0].size(0) - 1, arcs = given[1].size(0);
   STD_TORCH_CHECK(nodes >= 1, kWhere, ": lexicon must have a node, got none");
-  return {.first = ints("lexicon", given[0], nodes + 1, same_as),
-          .labels = ints("lexicon", given[1], arcs, same_as),
-          .next = ints("lexicon", given[2], arcs, same_as),
-          .words = ints("lexicon", given[3], nodes, same_as),
+  return {.first = array<int32_t>("lexicon", given[0], nodes + 1, same_as),
+          .labels = array<int32_t>("lexicon", given[1], arcs, same_as),
+          .next = array<int32_t>("lexicon", given[2], arcs, same_as),
+          .words = array<int32_t>("lexicon", given[3], nodes, same_as),
           .nodes = nodes,
           .arcs = arcs};
 }
@@ -108,52 +102,10 @@ Results search(const Tensor& log_probs, const Tensor& lengths, int64_t beam_size
   const ScalarType real = dtype == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
   Tensor logp = torch::stable::new_empty(log_probs, {B, n_best}, real);
   Tensor scores = torch::stable::new_empty(log_probs, {B, n_best}, real);
-  if (on_gpu(log_probs)) {
-    STD_TORCH_CHECK(label_model.empty() && hot_words.empty() && word_model.empty() && lexicon.empty(), kWhere,
-                    ": language models and hot words must be none on CUDA, got some");
-    STD_TORCH_CHECK(beam_size <= kMostCtcBeamsOnCuda, kWhere, ": beam_size must be at most ", kMostCtcBeamsOnCuda,
-                    " on CUDA, got ", beam_size);
-    STD_TORCH_CHECK(C < std::numeric_limits<int32_t>::max() / beam_size - 1024, kWhere,
-                    ": beam_size times the classes must be below 2^31 on CUDA, got ", beam_size, " times ", C);
-#ifdef SEQKIT_CUDA
-    const auto scratch = [&](int64_t width, ScalarType kind) {
-      return torch::stable::new_empty(log_probs, {B, width}, kind);
-    };
-    const int64_t nodes = beam_size * std::max<int64_t>(T, 1);
-    Tensor parents = scratch(nodes, ScalarType::Int), last = scratch(nodes, ScalarType::Int);
-    const bool fit = ctc_beam_cells_fit(beam_size, C);
-    Tensor cells = scratch(fit ? 0 : beam_size * C, ScalarType::Float);
-    const CtcBeamOnCuda call{.log_probs = log_probs.const_data_ptr(),
-                             .lengths = static_cast<const int64_t*>(lengths.const_data_ptr()),
-                             .batch = B,
-                             .times = T,
-                             .classes = C,
-                             .beam_size = beam_size,
-                             .n_best = n_best,
-                             .blank = blank,
-                             .token_min_logp = static_cast<float>(token_min_logp),
-                             .beam_prune_logp = static_cast<float>(beam_prune_logp),
-                             .blank_skip_logp = static_cast<float>(blank_skip_logp),
-                             .nodes = nodes,
-                             .node_parents = mutable_data<int>(parents),
-                             .node_labels = mutable_data<int>(last),
-                             .cells = mutable_data<float>(cells),
-                             .best_labels = mutable_data<int64_t>(labels),
-                             .best_lengths = mutable_data<int64_t>(counts),
-                             .best_log_probs = mutable_data<float>(logp),
-                             .best_scores = mutable_data<float>(scores)};
-    run_on_gpu(kWhere, log_probs, [&](void* stream) {
-      return ctc_beam_search_cuda(call, element_of(kWhere, "log_probs", log_probs), stream);
-    });
-    return {labels, counts, logp, scores};
-#else
-    STD_TORCH_CHECK(false, kWhere, ": the CUDA kernel must be built, got a build without it");
-#endif
-  }
-  const auto run = [&]<typename Number>(Number) {
-    CtcBeamCall<Number> call{
-        .log_probs = static_cast<const Number*>(log_probs.const_data_ptr()),
-        .lengths = static_cast<const int64_t*>(lengths.const_data_ptr()),
+  const auto call_of = [&]<typename Number>(Number) {
+    const CtcBeamCall<Number> call{
+        .log_probs = data<Number>(log_probs),
+        .lengths = data<int64_t>(lengths),
         .batch = B,
         .times = T,
         .classes = C,
@@ -182,6 +134,39 @@ Results search(const Tensor& log_probs, const Tensor& lengths, int64_t beam_size
       STD_TORCH_CHECK(unknown >= 0 && unknown < call.words.arcs, kWhere, ": unknown must be a word, got ", unknown);
       STD_TORCH_CHECK(std::isfinite(unknown_score), kWhere, ": unknown_score must be finite, got ", unknown_score);
     }
+    return call;
+  };
+  if (on_gpu(log_probs)) {
+    STD_TORCH_CHECK(beam_size <= kMostCtcBeamsOnCuda, kWhere, ": beam_size must be at most ", kMostCtcBeamsOnCuda,
+                    " on CUDA, got ", beam_size);
+    STD_TORCH_CHECK(C < std::numeric_limits<int32_t>::max() / beam_size - 1024, kWhere,
+                    ": beam_size times the classes must be below 2^31 on CUDA, got ", beam_size, " times ", C);
+#ifdef SEQKIT_CUDA
+    const CtcBeamCall<float> call = call_of(float{});
+    const bool fit = ctc_beam_cells_fit(beam_size, C, call.scored());
+    const auto scratch = [&](int64_t width, ScalarType kind) {
+      return torch::stable::new_empty(log_probs, {B, width}, kind);
+    };
+    const int64_t nodes = beam_size * std::max<int64_t>(T, 1);
+    Tensor parents = scratch(nodes, ScalarType::Int), last = scratch(nodes, ScalarType::Int);
+    Tensor cells = scratch(fit ? 0 : beam_size * C, ScalarType::Float);
+    Tensor gains = scratch(ctc_beam_gain_rows(beam_size, call.scored()) * C, ScalarType::Float);
+    const CtcBeamOnCuda given{.call = call,
+                              .nodes = nodes,
+                              .node_parents = mutable_data<int>(parents),
+                              .node_labels = mutable_data<int>(last),
+                              .cells = mutable_data<float>(cells),
+                              .gains = mutable_data<float>(gains)};
+    run_on_gpu(kWhere, log_probs, [&](void* stream) {
+      return ctc_beam_search_cuda(given, element_of(kWhere, "log_probs", log_probs), stream);
+    });
+#else
+    STD_TORCH_CHECK(false, kWhere, ": the CUDA kernel must be built, got a build without it");
+#endif
+    return {labels, counts, logp, scores};
+  }
+  const auto run = [&]<typename Number>(Number number) {
+    const CtcBeamCall<Number> call = call_of(number);
     torch::stable::parallel_for(0, B, 1, [&](int64_t begin, int64_t end) { ctc_beam_search(call, begin, end); });
   };
   dtype == ScalarType::Double ? run(double{}) : run(float{});

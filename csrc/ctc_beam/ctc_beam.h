@@ -25,7 +25,7 @@
 // compared with a vector of them at a time, rows and labels whose upper bound is below it are never made, and what
 // passes goes to a buffer that now and then is cut to the best.
 //
-// On CUDA (cuda.cu), without language models, a block has a sentence.
+// On CUDA (cuda.cu) a block has a sentence.
 #pragma once
 
 #include <cstdint>
@@ -88,20 +88,17 @@ struct CtcBeamCall {
 template <typename Number>
 void ctc_beam_search(const CtcBeamCall<Number>& call, int64_t begin, int64_t end);
 
-// A call on a card, without language models.
+// A call on a card, and the memory that it works in.
 struct CtcBeamOnCuda {
-  const void* log_probs;
-  const int64_t* lengths;
-  int64_t batch, times, classes, beam_size, n_best, blank;
-  float token_min_logp, beam_prune_logp, blank_skip_logp;
+  CtcBeamCall<float> call;          // its log_probs are of any Element
   int64_t nodes;                    // of a sentence: beam_size times T, at least 1
-  int *node_parents, *node_labels;  // [B, nodes], scratch
-  float* cells;                     // [B, beam_size, C], scratch, or null where they fit into shared memory
-  int64_t *best_labels, *best_lengths;
-  float *best_log_probs, *best_scores;
+  int *node_parents, *node_labels;  // [B, nodes]
+  float* cells;                     // [B, beam_size, C], or null where they fit into shared memory
+  float* gains;                     // [B, ctc_beam_gain_rows, C] with language models
 };
 
-bool ctc_beam_cells_fit(int64_t beam_size, int64_t classes);
-const char* ctc_beam_search_cuda(const CtcBeamOnCuda& call, Element element, void* stream);
+bool ctc_beam_cells_fit(int64_t beam_size, int64_t classes, bool scored);
+int64_t ctc_beam_gain_rows(int64_t beam_size, bool scored);
+const char* ctc_beam_search_cuda(const CtcBeamOnCuda& given, Element element, void* stream);
 
 }  // namespace seqkit

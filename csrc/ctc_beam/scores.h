@@ -1,4 +1,5 @@
-// What language models give a prefix, label by label. In an anonymous namespace and inlined: see common/device.h.
+// What language models give a prefix, label by label, on either device. In an anonymous namespace and inlined: see
+// common/device.h.
 #pragma once
 
 #include <cstdint>
@@ -7,7 +8,11 @@
 
 namespace {
 
+#ifdef __CUDACC__
+#define SEQKIT_HERE __device__ __forceinline__
+#else
 #define SEQKIT_HERE inline __attribute__((always_inline))
+#endif
 
 using seqkit::BackoffAutomaton;
 using seqkit::Lexicon;

@@ -20,8 +20,20 @@ from torch import Tensor
 
 from seqkit.errors import InputError
 
+ArrayCopies = dict[torch.device, list[Tensor]]
 INDICES = ("first", "symbols", "next", "suffix")
 NUMBERS = ("scores", "backoff", "final")
+
+
+def arrays_on(device: torch.device, arrays: list[Tensor], copies: ArrayCopies) -> list[Tensor]:
+    """The arrays of a model, which stand on the CPU, on a device; those of a card are copied once."""
+    if device.type == "cpu":
+        return arrays
+    if torch.compiler.is_compiling():  # a copy that a trace makes is not a tensor to keep
+        return [x.to(device) for x in arrays]
+    if device not in copies:
+        copies[device] = [x.to(device) for x in arrays]
+    return copies[device]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -42,6 +54,7 @@ class BackoffAutomaton:
     final: Float[Tensor, " S"]  # what the end of the sequence adds
     start: int = 0
     n_symbols: int = field(init=False)  # an int, not read off a tensor, so that a search can be traced
+    _copies: ArrayCopies = field(init=False, repr=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         where = "BackoffAutomaton"
@@ -82,9 +95,10 @@ class BackoffAutomaton:
             if bool((x.isnan() | (x == torch.inf)).any()):
                 raise InputError(f"{where}: {name} must be below infinity and not NaN")
 
-    def tensors(self) -> list[Tensor]:
-        """The arrays in the order in which the kernel takes them."""
-        return [self.first, self.symbols, self.scores, self.next, self.backoff, self.suffix, self.final]
+    def tensors(self, device: torch.device | None = None) -> list[Tensor]:
+        """The arrays in the order in which the kernel takes them; by default on the CPU."""
+        arrays = [self.first, self.symbols, self.scores, self.next, self.backoff, self.suffix, self.final]
+        return arrays if device is None else arrays_on(device, arrays, self._copies)
 
     def weighted(self, alpha: float, beta: float = 0.0) -> BackoffAutomaton:
         """alpha times every score, and beta for each symbol: a language model's weight and the bonus of a word.
@@ -233,5 +247,6 @@ def hot_word_automaton(
 
     if space is None:
         return automaton(broken)
-    moves = [automaton(broken).follow(state, space) for state in range(len(order))]  # the end closes a word
+    closing = automaton(broken)
+    moves = [closing.follow(state, space) for state in range(len(order))]  # the end closes a word
     return automaton([score + broken[state] for score, state in moves])

@@ -4,9 +4,9 @@ The kernels (csrc/ctc_beam) keep the prefixes of a sentence as a tree in one pie
 labels at a time; nothing is sorted, hashed or allocated in a frame. A sentence's result depends on its own frames
 alone, to the last bit: not on the padding, the batch or the threads.
 
-The kernel of the CPU takes float32 and float64, with any language model; 16-bit tensors are converted to float32. That
-of CUDA takes float32, float16 and bfloat16, for beams of up to 512, without language models. What it does not cover
-runs the CPU's kernel there: the frames are copied, which waits for the device.
+The kernel of the CPU takes float32 and float64; 16-bit tensors are converted to float32. That of CUDA takes float32,
+float16 and bfloat16, for beams of up to 512. What it does not cover runs the CPU's kernel there: the frames are copied,
+which waits for the device. A language model and hot words are copied to a card once, at their first search there.
 """
 
 from __future__ import annotations
@@ -260,7 +260,7 @@ def ctc_beam_search(
 
     counts = torch.full((B,), T, device=log_probs.device) if lengths is None else indices(where, "lengths", lengths)
     frames, device = log_probs.detach(), log_probs.device
-    on_card = device.type != "cpu" and _covered_on_cuda(frames, beam_size, lm, hot_words)
+    on_card = device.type != "cpu" and _covered_on_cuda(frames, beam_size)
     if not on_card:
         frames = frames.to(torch.promote_types(frames.dtype, torch.float32))
     if library.backend("ctc_beam_search", device) == "native":
@@ -285,12 +285,10 @@ def ctc_beam_search(
     return found._replace(times=_times(frames, counts, found, blank)) if return_times else found
 
 
-def _covered_on_cuda(
-    frames: Tensor, beam_size: int, lm: LanguageModel | None, hot_words: BackoffAutomaton | None
-) -> bool:
+def _covered_on_cuda(frames: Tensor, beam_size: int) -> bool:
     """Whether the kernel of a card takes these."""
     fits = beam_size <= MOST_BEAMS_ON_CUDA and beam_size * (frames.shape[2] + 1025) < 2**31
-    return fits and frames.dtype != torch.float64 and lm is None and hot_words is None
+    return fits and frames.dtype != torch.float64
 
 
 def _check_models(where: str, lm: object, hot_words: object, C: int, blank: int) -> None:
@@ -329,8 +327,8 @@ def _native(
         float(token_min_logp),
         float(beam_prune_logp),
         math.log(blank_skip) if blank_skip else math.inf,
-        *(model.tensors() if model else [] for model in automata),
-        words.tensors() if words else [],
+        *(model.tensors(frames.device) if model else [] for model in automata),
+        words.tensors(frames.device) if words else [],
         [model.start if model else 0 for model in automata],
         words.space if words else -1,
         words.unknown if words else -1,

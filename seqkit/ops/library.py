@@ -37,7 +37,7 @@ OPERATORS = {
     "cross_attention_decode": ("cross_attention_decode", "float32, float16 and bfloat16 without gradient"),
     "ctc_beam_search": (
         "ctc_beam_search",
-        "float32 and float64, any language model; on CUDA float32, float16 and bfloat16 without one, else on the CPU",
+        "float32 and float64; on CUDA float32, float16 and bfloat16, beams of up to 512, else on the CPU",
     ),
     "ctc_loss": ("ctc_loss", "float32, float64, bfloat16 and float16, forward and backward"),
     "decode_attention": ("decode_attention", "float32, float16 and bfloat16 without gradient"),

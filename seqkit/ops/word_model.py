@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
@@ -12,7 +12,7 @@ from jaxtyping import Int32
 from torch import Tensor
 
 from seqkit.errors import InputError
-from seqkit.ops.backoff_automaton import BackoffAutomaton
+from seqkit.ops.backoff_automaton import ArrayCopies, BackoffAutomaton, arrays_on
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -31,6 +31,7 @@ class WordModel:
     space: int
     unknown: int
     unknown_score: float
+    _copies: ArrayCopies = field(init=False, repr=False, default_factory=dict)
 
     @classmethod
     def spelled(
@@ -99,9 +100,10 @@ class WordModel:
             unknown_score=float(unknown_score),
         )
 
-    def tensors(self) -> list[Tensor]:
-        """The arrays of the lexicon in the order in which the kernel takes them."""
-        return [self.first, self.labels, self.next, self.ends]
+    def tensors(self, device: torch.device | None = None) -> list[Tensor]:
+        """The arrays of the lexicon in the order in which the kernel takes them; by default on the CPU."""
+        arrays = [self.first, self.labels, self.next, self.ends]
+        return arrays if device is None else arrays_on(device, arrays, self._copies)
 
     @cached_property
     def _arcs(self) -> dict[tuple[int, int], int]:

@@ -39,6 +39,7 @@ PROMISES: dict[str, dict[str, tuple[str, ...]]] = {
         r"align": (r"BAR\.SYNC",),
     },
     "ctc_beam": {  # bound by barriers and latency: numbers are read one by one
+        r"search_kernelI(f|6__half|13__nv_bfloat16)Lb1": (r"DADD", r"ATOMS\.MIN"),
         r"search_kernelI(f|6__half|13__nv_bfloat16)": (r"ATOMS", r"VOTE", r"SHFL\.BFLY", r"BAR\.SYNC", r"MUFU\.EX2"),
     },
     "decode_attention": {r"attendI.*Lb1E": (LOADS_OF_16,)},

@@ -40,6 +40,14 @@ def test_backoff_automaton_backs_off_where_there_is_no_arc() -> None:
     assert total(heavier, [1, 1, 0]) == 2 * total(automaton, [1, 1, 0]) + 3 * 0.5
 
 
+def test_backoff_automaton_is_copied_to_a_device_once() -> None:
+    model, device = ops.BackoffAutomaton(**ARRAYS), torch.device("meta")
+    copied = model.tensors(device)
+    assert all(x.device == device for x in copied)
+    assert all(a is b for a, b in zip(copied, model.tensors(device), strict=True))
+    assert all(a is b for a, b in zip(model.tensors(), model.tensors(torch.device("cpu")), strict=True))
+
+
 @pytest.mark.parametrize(
     ("change", "rule"),
     [

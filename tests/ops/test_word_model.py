@@ -53,6 +53,14 @@ def test_word_model_arcs_are_sorted_in_each_node() -> None:
     assert empty.word(-1) == -1
 
 
+def test_word_model_is_copied_to_a_device_once() -> None:
+    model, device = ops.WordModel.spelled(words(3), [[1], [1, 2]], space=0, unknown=2), torch.device("meta")
+    copied = model.tensors(device)
+    assert all(x.device == device for x in copied)
+    assert all(a is b for a, b in zip(copied, model.tensors(device), strict=True))
+    assert all(a is b for a, b in zip(model.tensors(), model.tensors(torch.device("cpu")), strict=True))
+
+
 @pytest.mark.parametrize(
     ("spellings", "options", "rule"),
     [

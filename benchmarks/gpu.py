@@ -255,17 +255,47 @@ def ctc_cases(tiny: bool) -> Iterator[Case]:
             yield Case(f"{f.__name__} {T}x{B}x{C}x{S}", [frames], functools.partial(call, f=f), n_gradients=1)
 
 
+def draw_models(C: int) -> dict[str, dict[str, Any]]:
+    """Random bigrams of labels, and of words that two or three labels spell, with hot words; the blank is 0."""
+
+    def bigrams(symbols: int) -> ops.BackoffAutomaton:
+        rows = [torch.arange(symbols), *(torch.randperm(symbols)[: 1 + symbols // 4].sort()[0] for _ in range(symbols))]
+        named = torch.cat(rows).int()
+        return ops.BackoffAutomaton(
+            first=torch.tensor([0, *itertools.accumulate(map(len, rows))], dtype=torch.int32),
+            symbols=named,
+            scores=-3.0 * torch.rand(len(named)),
+            next=named + 1,
+            backoff=-torch.rand(symbols + 1),
+            suffix=torch.zeros(symbols + 1, dtype=torch.int32),
+            final=-torch.rand(symbols + 1),
+        )
+
+    space, n_words = C - 1, min(4 * C, 400)
+    spellings = [torch.randint(1, C - 1, (2 + word % 2,)).tolist() for word in range(n_words - 1)]
+    words = ops.WordModel.spelled(bigrams(n_words), spellings, space=space, unknown=n_words - 1, unknown_score=-5.0)
+    hot = ops.hot_word_automaton(spellings[:20], 2.0, n_labels=C, space=space)
+    of_words = {"words": {"lm": words, "hot_words": hot}}
+    return of_words if C > 400 else {"labels": {"lm": bigrams(C)}, **of_words}
+
+
 def ctc_beam_cases(tiny: bool) -> Iterator[Case]:
     for B, T, C, K in [(2, 9, 7, 4), *([] if tiny else [(5, 60, 32, 100), (2, 20, 3000, 16), (1, 30, 40, 512)])]:
         lengths = torch.randint(T // 2, T + 1, (B,))
 
-        def call(log_probs: Tensor, lengths: Tensor = lengths, K: int = K) -> list[Tensor]:
+        def call(
+            log_probs: Tensor, lengths: Tensor = lengths, K: int = K, models: dict[str, Any] | None = None
+        ) -> list[Tensor]:
             # Which of two prefixes comes first may differ where rounding makes a tie: the scores may not.
-            found = ops.ctc_beam_search(log_probs, lengths.to(log_probs.device), beam_size=K, n_best=min(K, 5))
+            lengths = lengths.to(log_probs.device)
+            found = ops.ctc_beam_search(log_probs, lengths, beam_size=K, n_best=min(K, 5), **(models or {}))
             return [found.log_probs, found.scores]
 
         log_probs = (2.0 * draw(B, T, C)).log_softmax(dim=-1)
         yield Case(f"ctc_beam_search {B}x{T}x{C} beam {K}", [log_probs], call)
+        for kind, models in draw_models(C).items():
+            ranked = functools.partial(call, models=models)
+            yield Case(f"ctc_beam_search {B}x{T}x{C} beam {K} {kind}", [log_probs], ranked)
 
 
 def align_cases(tiny: bool) -> Iterator[Case]:
@@ -673,14 +703,18 @@ def ctc_beam_races(device: str, scale: int) -> Iterator[Race]:
         B, T = max(1, B // scale), T // scale
         log_probs = (3.0 * torch.randn(B, T, C, device=device)).log_softmax(dim=-1)
 
-        def ours(log_probs: Tensor = log_probs, K: int = K) -> object:
-            return ops.ctc_beam_search(log_probs, beam_size=K)
+        def ours(log_probs: Tensor = log_probs, K: int = K, **models: Any) -> object:
+            return ops.ctc_beam_search(log_probs, beam_size=K, **models)
 
-        def on_the_cpu(log_probs: Tensor = log_probs, K: int = K) -> object:
-            return ops.ctc_beam_search(log_probs.cpu(), beam_size=K)
+        def on_the_cpu(log_probs: Tensor = log_probs, K: int = K, **models: Any) -> object:
+            return ops.ctc_beam_search(log_probs.cpu(), beam_size=K, **models)
 
-        runs = {"ours": ours, "copied to the CPU": on_the_cpu}
-        yield Race(f"ctc_beam_search {B}x{T}x{C} beam {K}", runs, float(log_probs.nbytes))
+        for kind, models in {"": {}, **draw_models(C)}.items():
+            runs = {
+                "ours": functools.partial(ours, **models),
+                "copied to the CPU": functools.partial(on_the_cpu, **models),
+            }
+            yield Race(f"ctc_beam_search {B}x{T}x{C} beam {K} {kind}".rstrip(), runs, float(log_probs.nbytes))
 
 
 def crf_races(device: str, scale: int) -> Iterator[Race]:

@@ -14,16 +14,6 @@ namespace {
 
 constexpr int64_t kWorkPerThread = 100000;  // multiply-adds that are worth waking a thread for
 
-template <typename Real>
-const Real* data(const MaybeTensor& tensor) {
-  return tensor ? static_cast<const Real*>(tensor->const_data_ptr()) : nullptr;
-}
-
-template <typename Real>
-Real* mutable_data(Tensor& tensor) {
-  return tensor.numel() ? static_cast<Real*>(tensor.mutable_data_ptr()) : nullptr;
-}
-
 // The arguments that forward and backward share.
 struct Call {
   const char* where;

@@ -45,6 +45,12 @@ const Number* data(const Tensor& tensor) {
   return static_cast<const Number*>(tensor.const_data_ptr());
 }
 
+// Null where there is no tensor.
+template <typename Number>
+const Number* data(const MaybeTensor& tensor) {
+  return tensor ? data<Number>(*tensor) : nullptr;
+}
+
 // Null where there is nothing to write.
 template <typename Number>
 Number* mutable_data(Tensor& tensor) {

@@ -154,7 +154,7 @@ void run_backward(const Call& call, const Tensor& grad_losses, const Tensor& los
   const CtcGradients<Number> grads{
       .grad_losses = data<Real>(grad_losses),
       .losses = data<Real>(losses),
-      .normalizers = normalizers ? data<Real>(*normalizers) : nullptr,
+      .normalizers = data<Real>(normalizers),
       .occupancy = data<Real>(occupancy),
       .zero_infinity = zero_infinity,
       .grad = mutable_data<Number>(grad),

@@ -12,10 +12,6 @@ namespace {
 
 constexpr int64_t kWorkPerThread = 100000;  // multiply-adds that are worth waking a thread for
 
-const int64_t* data(const MaybeTensor& tensor) {
-  return tensor ? static_cast<const int64_t*>(tensor->const_data_ptr()) : nullptr;
-}
-
 // Queries, keys or values: the numbers of q on its device, dense within a head.
 void check_heads(const char* where, const char* name, const Tensor& tensor, std::initializer_list<int64_t> shape,
                  const Tensor& q) {
@@ -62,7 +58,7 @@ int64_t checked_step(const char* where, const MaybeTensor& step_at, int64_t step
   if (step_at) {
     check_table(where, "step", *step_at, {1}, same_as);
     if (on_gpu(same_as)) return 0;
-    step = *data(step_at);
+    step = *data<int64_t>(step_at);
   }
   STD_TORCH_CHECK(step >= lowest && step < capacity, where, ": step must be from ", lowest, " to ", capacity - 1,
                   ", got ", step);
@@ -123,7 +119,7 @@ Tensor decode_attention(const Tensor& q, const Tensor& k, const Tensor& v, const
       .v_strides = {v.stride(0), v.stride(1), v.stride(2), v.stride(3)},
       .ancestry = written,
       .lengths = nullptr,
-      .step_at = data(step_at),
+      .step_at = data<int64_t>(step_at),
       .step = step,
       .out = out.mutable_data_ptr(),
       .weights = nullptr,
@@ -200,7 +196,7 @@ void extend_ancestry(const Tensor& ancestry, const Tensor& parents, const MaybeT
   const ExtendAncestry call{
       .from = static_cast<const int64_t*>(ancestry.const_data_ptr()),
       .parents = chosen,
-      .step_at = data(step_at),
+      .step_at = data<int64_t>(step_at),
       .step = step,
       .to = static_cast<int64_t*>(out.mutable_data_ptr()),
       .batch = batch,

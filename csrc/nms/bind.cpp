@@ -73,7 +73,7 @@ Tensor nms(const Tensor& boxes, const Tensor& scores, const std::optional<Tensor
     Tensor room = torch::stable::new_empty(boxes, {count}, ScalarType::Long);
     const NmsCall<Number> call{.boxes = data<Number>(boxes),
                                .scores = data<Number>(scores),
-                               .classes = classes ? data<int64_t>(*classes) : nullptr,
+                               .classes = data<int64_t>(classes),
                                .count = count,
                                .threshold = threshold};
     const int64_t n_kept = count ? nms_run(call, mutable_data<int64_t>(room)) : 0;
@@ -200,7 +200,7 @@ Tensor nms_mask(const Tensor& boxes, const std::optional<Tensor>& classes, doubl
   if (classes) check_tensor(kWhere, "idxs", *classes, ScalarType::Long, {boxes.size(0)}, boxes);
   STD_TORCH_CHECK(threshold == threshold, kWhere, ": iou_threshold must be a number, got NaN");
   const int64_t count = boxes.size(0);
-  const int64_t* kinds = classes ? data<int64_t>(*classes) : nullptr;
+  const int64_t* kinds = data<int64_t>(classes);
   Tensor keep = torch::stable::new_empty(boxes, {count}, ScalarType::Bool);
   if (count == 0) return keep;
   bool* to = mutable_data<bool>(keep);

@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <cstring>
 #include <numeric>
-#include <optional>
 #include <tuple>
 #include <vector>
 
@@ -14,20 +13,8 @@
 namespace seqkit {
 namespace {
 
-using MaybeTensor = std::optional<Tensor>;
-
 constexpr int64_t kWorkPerThread = 100000;  // multiply-adds that are worth waking a thread for
 constexpr int64_t kUnitWork = 64;           // of a unit's gates and norms
-
-template <typename Number>
-const Number* data(const MaybeTensor& tensor) {
-  return tensor ? static_cast<const Number*>(tensor->const_data_ptr()) : nullptr;
-}
-
-template <typename Number>
-Number* mutable_data(Tensor& tensor) {
-  return tensor.numel() ? static_cast<Number*>(tensor.mutable_data_ptr()) : nullptr;
-}
 
 // The arguments that both passes share.
 struct Call {

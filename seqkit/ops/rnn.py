@@ -8,6 +8,7 @@ The kernels take float32, on the CPU float64 too; 16-bit tensors are converted t
 the plain layer without lengths runs torch's (cuDNN) under `auto`, and float64 the reference, step by step.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -463,43 +464,21 @@ def lstm(
     return outputs, (hidden, state)
 
 
-def _fake_forward(
-    from_input: Tensor,
-    h0: Tensor,
-    c0: Tensor | None,
-    weight: Tensor,
-    bias_input: Tensor | None,
-    bias_hidden: Tensor | None,
-    gain_input: Tensor | None,
-    gain_hidden: Tensor | None,
-    gain_state: Tensor | None,
-    bias_state: Tensor | None,
-    peepholes: Tensor | None,
-    lengths: Tensor | None,
-    seed: Tensor | None,
-    cell: int,
-    reverse: bool,
-    layer_norm: bool,
-    zoneout_hidden: float,
-    zoneout_state: float,
-    training: bool,
-) -> tuple[Tensor, ...]:
-    check_tensors(
-        "rnn",
-        {"from_input": from_input, "h0": h0, "weight": weight},
-        {
-            "c0": c0,
-            "bias_input": bias_input,
-            "bias_hidden": bias_hidden,
-            "gain_input": gain_input,
-            "gain_hidden": gain_hidden,
-            "gain_state": gain_state,
-            "bias_state": bias_state,
-            "peepholes": peepholes,
-            "lengths": lengths,
-            "seed": seed,
-        },
-    )
+# The tensors that both kernels take, in their order; behind them come the cell, the direction and three options.
+_INPUTS = ("from_input", "h0", "c0", "weight", "bias_input", "bias_hidden", "gain_input", "gain_hidden", "gain_state",
+           "bias_state", "peepholes", "lengths", "seed")  # fmt: skip
+_REQUIRED = ("from_input", "h0", "weight")
+
+
+def _check_inputs(where: str, inputs: Sequence[Any], required: dict[str, Any], optional: dict[str, Any]) -> None:
+    given = dict(zip(_INPUTS, inputs, strict=True))
+    check_tensors(where, {name: given.pop(name) for name in _REQUIRED} | required, given | optional)
+
+
+def _fake_forward(*arguments: Any) -> tuple[Tensor, ...]:
+    inputs, (cell, _, layer_norm, _, _, training) = arguments[:13], arguments[13:]
+    _check_inputs("rnn", inputs, {}, {})
+    from_input, h0 = inputs[:2]
     B, T, width = from_input.shape
     H = h0.shape[1]
     new, kept = from_input.new_empty, B if training else 0
@@ -514,61 +493,20 @@ def _fake_forward(
     )
 
 
-def _fake_backward(
-    grad_outputs: Tensor | None,
-    grad_hidden: Tensor | None,
-    grad_state: Tensor | None,
-    from_input: Tensor,
-    h0: Tensor,
-    c0: Tensor | None,
-    weight: Tensor,
-    bias_input: Tensor | None,
-    bias_hidden: Tensor | None,
-    gain_input: Tensor | None,
-    gain_hidden: Tensor | None,
-    gain_state: Tensor | None,
-    bias_state: Tensor | None,
-    peepholes: Tensor | None,
-    lengths: Tensor | None,
-    seed: Tensor | None,
-    cell: int,
-    reverse: bool,
-    layer_norm: bool,
-    zoneout_hidden: float,
-    zoneout_state: float,
-    outputs: Tensor,
-    gates: Tensor,
-    products: Tensor,
-    states: Tensor,
-    stats: Tensor,
-) -> tuple[Tensor, ...]:
-    given = {"from_input": from_input, "h0": h0, "weight": weight, "outputs": outputs, "gates": gates}
-    saved = {"products": products, "states": states, "stats": stats}
-    grads = {"grad_outputs": grad_outputs, "grad_hidden": grad_hidden, "grad_state": grad_state}
-    check_tensors(
-        "rnn_backward",
-        {**given, **saved},
-        {
-            **grads,
-            "c0": c0,
-            "bias_input": bias_input,
-            "bias_hidden": bias_hidden,
-            "gain_input": gain_input,
-            "gain_hidden": gain_hidden,
-            "gain_state": gain_state,
-            "bias_state": bias_state,
-            "peepholes": peepholes,
-            "lengths": lengths,
-            "seed": seed,
-        },
-    )
+def _fake_backward(*arguments: Any) -> tuple[Tensor, ...]:
+    grads, inputs, (cell, *_), saved = arguments[:3], arguments[3:16], arguments[16:21], arguments[21:]
+    names = "outputs", "gates", "products", "states", "stats"
+    required = dict(zip(names, saved, strict=True))
+    optional = dict(zip(("grad_outputs", "grad_hidden", "grad_state"), grads, strict=True))
+    _check_inputs("rnn_backward", inputs, required, optional)
+    from_input, h0 = inputs[:2]
     B, T, width = from_input.shape
     H = h0.shape[1]
     new = from_input.new_empty
     groups = B if from_input.is_cuda else (B + _GROUP - 1) // _GROUP
     return (
         new(B, T, width),
-        new(products.shape),
+        new(required["products"].shape),
         new(B, H),
         new(B if cell == _LSTM else 0, H),
         new(B, T, H),

@@ -1,7 +1,8 @@
 """Measure a model on a test set.
 
 A translator: BLEU, chrF and TER with their sacreBLEU signatures, and perplexity. A language model: bits per character
-and perplexity of a text.
+and perplexity of a text. A tagger: span F1 as conlleval counts it, where labels mark spans, and the accuracy of words. A
+classifier: accuracy with its 95 % interval.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ from seqkit.decode.options import BeamOptions
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", type=Path, metavar="MODEL", help="run folder")
-    parser.add_argument("source", help="source lines, or one .tsv with both sides; a language model's text")
+    parser.add_argument(
+        "source", help="source lines, or one .tsv with both sides; the text or test set of another model"
+    )
     parser.add_argument("reference", nargs="?", help="reference lines, as many")
     parser.add_argument("-o", "--output", help="also write the translations to this file")
     parser.add_argument("--baseline", help="another system's translations, for a paired bootstrap test")
@@ -41,8 +44,13 @@ def run(arguments: argparse.Namespace) -> int:
     from seqkit.text.corpus import LineCorpus, ParallelCorpus
 
     set_threads(arguments.threads)
-    if saved_tables(arguments.model).get("task") == "language-model":
-        return _evaluate_language_model(arguments)
+    task = saved_tables(arguments.model).get("task", "translation")
+    if task in OTHERS:
+        if arguments.reference or arguments.output or arguments.baseline:
+            raise InputError(
+                f"evaluate: a model of the task {task} must be given one text, got options of a translator too"
+            )
+        return OTHERS[task](arguments)
     pairs = list(ParallelCorpus(arguments.source, arguments.reference))
     if not pairs:
         raise InputError(f"{arguments.source}: the test set must have at least one pair, got none")
@@ -71,11 +79,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _evaluate_language_model(arguments: argparse.Namespace) -> int:
-    from seqkit.errors import InputError
     from seqkit.tasks.language_model import LanguageModel, read_lines
 
-    if arguments.reference or arguments.output or arguments.baseline:
-        raise InputError("evaluate: a language model must be given one text, got options of a translator too")
     lines = read_lines([arguments.source], name="text")
     model = LanguageModel.load(arguments.model, device=arguments.device)
     score = model.score(lines)
@@ -95,3 +100,48 @@ def _evaluate_language_model(arguments: argparse.Namespace) -> int:
     context = "each line for itself" if data.lines else "one text, each token behind its past within the model's reach"
     print(f"scored as {context}; {score.unknown:,} tokens are unknown to the model")
     return 0
+
+
+def _evaluate_tagger(arguments: argparse.Namespace) -> int:
+    from seqkit.tasks.word_tagger import WordTagger
+    from seqkit.text.columns import read_columns
+
+    sentences = read_columns(arguments.source)
+    scores = WordTagger.load(arguments.model, device=arguments.device).evaluate(sentences)
+    if arguments.json:
+        columns = [
+            score.figures | {"words": score.accuracy.total} | ({"spans": asdict(score.spans)} if score.spans else {})
+            for score in scores
+        ]
+        print(json.dumps({"columns": columns, "sentences": len(sentences)}))
+        return 0
+    for number, score in enumerate(scores, 1):
+        if len(scores) > 1:
+            print(f"column {number} of labels")
+        if score.spans:
+            print(score.spans)
+            for kind, part in score.spans.by_type.items():
+                print(f"  {kind}: {part}")
+        print(f"{score.accuracy} of words")
+    return 0
+
+
+def _evaluate_classifier(arguments: argparse.Namespace) -> int:
+    from seqkit.tasks.text_classifier import TextClassifier, read_labelled
+
+    examples = read_labelled([arguments.source])
+    found, nats = TextClassifier.load(arguments.model, device=arguments.device).evaluate(examples)
+    if arguments.json:
+        low, high = found.interval
+        print(json.dumps({"accuracy": found.value, "low": low, "high": high, "loss": nats, "texts": found.total}))
+        return 0
+    print(found)
+    print(f"loss = {nats:.4f} nats a text")
+    return 0
+
+
+OTHERS = {
+    "language-model": _evaluate_language_model,
+    "tagging": _evaluate_tagger,
+    "classification": _evaluate_classifier,
+}

@@ -62,6 +62,28 @@ def translated_lines(
         yield list(answers.values())
 
 
+def readable_lines(path: str, *, max_bytes: int, warn: Callable[[str], None]) -> Iterator[list[tuple[int, str | None]]]:
+    """The lines of a file or of stdin (`-`) with their numbers, as many at a time as have arrived.
+
+    A line that is longer than `max_bytes` or not UTF-8 is None, and a warning.
+    """
+    if max_bytes < 1:
+        raise InputError(f"--max-bytes: the count must be at least 1, got {max_bytes}")
+    for lines in _arrived(path, max_bytes=max_bytes):
+        found: list[tuple[int, str | None]] = []
+        for number, raw in lines:
+            text = None
+            if raw is None:
+                warn(f"line {number}: longer than {max_bytes:,} bytes")
+            else:
+                try:
+                    text = raw.decode("utf-8")
+                except UnicodeDecodeError as error:
+                    warn(f"line {number}: not UTF-8 at byte {error.start + 1}")
+            found.append((number, text))
+        yield found
+
+
 def _readable(
     translator: Translator, number: int, raw: bytes | None, limit: int, warn: Callable[[str], None]
 ) -> str | None:

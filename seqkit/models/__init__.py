@@ -6,11 +6,15 @@ import importlib
 from typing import Any
 
 _HOME = {
+    "Classifier": "classifier",
+    "ClassifierConfig": "classifier",
     "RNNLM": "rnn_lm",
     "RNNLMConfig": "rnn_lm",
     "Seq2Seq": "seq2seq",
     "Seq2SeqConfig": "seq2seq",
     "Source": "encoder_decoder",
+    "Tagger": "tagger",
+    "TaggerConfig": "tagger",
     "Transformer": "transformer",
     "TransformerConfig": "transformer",
     "TransformerLM": "transformer_lm",

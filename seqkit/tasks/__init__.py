@@ -20,6 +20,8 @@ class Task(NamedTuple):
 TASKS = {
     "translation": Task("translation:train_translation", "translator:Translator"),
     "language-model": Task("language_modelling:train_language_model", "language_model:LanguageModel"),
+    "tagging": Task("tagging:train_tagger", "word_tagger:WordTagger"),
+    "classification": Task("classification:train_classifier", "text_classifier:TextClassifier"),
 }
 
 

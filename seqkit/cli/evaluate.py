@@ -1,8 +1,8 @@
 """Measure a model on a test set.
 
 A translator: BLEU, chrF and TER with their sacreBLEU signatures, and perplexity. A language model: bits per character
-and perplexity of a text. A tagger: span F1 as conlleval counts it, where labels mark spans, and the accuracy of words. A
-classifier: accuracy with its 95 % interval.
+and perplexity of a text. A tagger: span F1 as conlleval counts it, where labels mark spans, and the accuracy of words.
+A classifier: accuracy with its 95 % interval.
 """
 
 from __future__ import annotations

@@ -8,6 +8,8 @@ from typing import Any
 
 from tqdm import tqdm
 
+DIGITS = {"loss": 4, "perplexity": 2, "bleu": 2, "f1": 4, "accuracy": 4}
+
 
 class TrainingReport:
     """The `Reporter` of the command line.
@@ -44,7 +46,7 @@ class TrainingReport:
                 return
         else:
             figures = "  ".join(
-                f"{name} {record[name]:.{digits}f}" for name, digits in (("loss", 4), ("perplexity", 2), ("bleu", 2))
+                f"{name} {record[name]:.{digits}f}" for name, digits in DIGITS.items()
                 if name in record
             )  # fmt: skip
             what = "validation" if record["kind"] == "valid" else f"mean of {len(record['averaged_steps'])} checkpoints"

@@ -27,6 +27,7 @@ class ClassifierConfig:
     """The shape of a classifier."""
 
     embedding_dim: int = option(100, "width of the word vectors; that of the file, where they come from one")
+    train_vectors: bool = option(True, "the vectors change in training; else words without one are told by spelling")
     character_dim: int = option(25, "width of the characters' vectors")
     character_filters: int = option(0, "numbers that tell of a word's spelling; 0 for none")
     character_width: int = option(3, "characters that a filter sees")
@@ -63,6 +64,7 @@ class Classifier(nn.Module):
             vocab_size, config.embedding_dim, n_trained=n_trained, n_characters=n_characters,
             character_dim=config.character_dim, character_filters=config.character_filters,
             character_width=config.character_width, dropout=config.dropout, word_dropout=config.word_dropout,
+            train_vectors=config.train_vectors,
         )  # fmt: skip
         self.encoder = SequenceEncoder(
             config.encoder, self.features.output_dim, config.hidden_dim, n_layers=config.n_layers,
@@ -75,6 +77,8 @@ class Classifier(nn.Module):
     def forward(self, words: Words) -> Float[Tensor, "B C"]:
         """The logits of the classes."""
         states = self.encoder(self.features(words), words.lengths)
+        if not states.shape[1]:  # no text has a word: the maximum of nothing is zero, as the mean is
+            states = states.new_zeros(len(states), 1, states.shape[2])
         counts = torch.arange(states.shape[1], device=states.device) < words.lengths[:, None]
         kept = []
         if "max" in self.config.pool:

@@ -35,6 +35,7 @@ class TaggerConfig:
     """The shape of a tagger. Ma and Hovy 2016: 100, 30 filters of width 3 on 30, an LSTM of 200, dropout 0.5, a CRF."""
 
     embedding_dim: int = option(100, "width of the word vectors; that of the file, where they come from one")
+    train_vectors: bool = option(True, "the vectors change in training; else words without one are told by spelling")
     character_dim: int = option(25, "width of the characters' vectors")
     character_filters: int = option(30, "numbers that tell of a word's spelling; 0 for none")
     character_width: int = option(3, "characters that a filter sees")
@@ -113,6 +114,7 @@ class Tagger(nn.Module):
             vocab_size, config.embedding_dim, n_trained=n_trained, n_characters=n_characters,
             character_dim=config.character_dim, character_filters=config.character_filters,
             character_width=config.character_width, dropout=config.dropout, word_dropout=config.word_dropout,
+            train_vectors=config.train_vectors,
         )  # fmt: skip
         self.encoder = SequenceEncoder(
             config.encoder, self.features.output_dim, config.hidden_dim, n_layers=config.n_layers,
@@ -122,14 +124,14 @@ class Tagger(nn.Module):
         self.heads = nn.ModuleList(nn.Linear(self.encoder.output_dim, n) for n in n_labels)
         self.chains = nn.ModuleList(Chain(n) for n in n_labels if config.output == "crf")
 
-    def forward(self, words: Words) -> list[Float[Tensor, "B T C"]]:
+    def forward(self, words: Words) -> list[Float[Tensor, "B T _"]]:
         """The emissions of each column."""
         states = self.encoder(self.features(words), words.lengths)
         states = locked_dropout(states, self.config.dropout, self.training)
         return [head(states) for head in self.heads]
 
     def loss(
-        self, emissions: Sequence[Float[Tensor, "B T C"]], labels: Sequence[Int[Tensor, "B T"]],
+        self, emissions: Sequence[Float[Tensor, "B T _"]], labels: Sequence[Int[Tensor, "B T"]],
         lengths: Int[Tensor, " B"],
     ) -> tuple[Float[Tensor, ""], int]:  # fmt: skip
         """The summed negative log-likelihood in nats of the labels that are not `MISSING`, and how many they are.
@@ -150,7 +152,7 @@ class Tagger(nn.Module):
         return total, count
 
     def decode(
-        self, emissions: Sequence[Float[Tensor, "B T C"]], lengths: Int[Tensor, " B"]
+        self, emissions: Sequence[Float[Tensor, "B T _"]], lengths: Int[Tensor, " B"]
     ) -> list[Int[Tensor, "B T"]]:
         """The best labels of each column: of whole sentences with a CRF, of each word without."""
         if self.chains:
@@ -158,8 +160,8 @@ class Tagger(nn.Module):
         return [scores.argmax(2) for scores in emissions]
 
     def probabilities(
-        self, emissions: Sequence[Float[Tensor, "B T C"]], lengths: Int[Tensor, " B"]
-    ) -> list[Float[Tensor, "B T C"]]:
+        self, emissions: Sequence[Float[Tensor, "B T _"]], lengths: Int[Tensor, " B"]
+    ) -> list[Float[Tensor, "B T _"]]:
         """Of each label at each word."""
         if self.chains:
             return [

@@ -36,7 +36,8 @@ class WordFeatures(nn.Module):
     """A vector of each word.
 
     Rows of the table up to `n_trained` are trained; those beyond, of words that only the file of vectors has, are kept
-    as they are. The row of unknown words is zero at first.
+    as they are. The row of unknown words is zero at first. With `train_vectors` false all rows stay, and words without
+    a vector are zero too, so that those of the training data look like those of later texts: the spelling alone tells.
 
     Args:
         character_filters: how many numbers tell of the spelling; 0 for none.
@@ -47,7 +48,7 @@ class WordFeatures(nn.Module):
     def __init__(
         self, vocab_size: int, dim: int, *, n_trained: int, n_characters: int, character_dim: int = 25,
         character_filters: int = 30, character_width: int = 3, dropout: float = 0.0, word_dropout: float = 0.0,
-        pad_id: int = 0, unk_id: int = 1,
+        train_vectors: bool = True, pad_id: int = 0, unk_id: int = 1,
     ) -> None:  # fmt: skip
         super().__init__()
         self.n_trained, self.pad_id, self.unk_id = n_trained, pad_id, unk_id
@@ -55,6 +56,7 @@ class WordFeatures(nn.Module):
         self.trained = nn.Parameter(torch.empty(n_trained, dim).uniform_(-((3.0 / dim) ** 0.5), (3.0 / dim) ** 0.5))
         self.register_buffer("kept", torch.zeros(vocab_size - n_trained, dim))
         self.trained.data[[pad_id, unk_id]] = 0.0
+        self.trained.requires_grad_(train_vectors)
         self.characters: nn.Parameter | None = None
         self.convolution: nn.Conv1d | None = None
         if character_filters:
@@ -66,9 +68,11 @@ class WordFeatures(nn.Module):
 
     @torch.no_grad()
     def set_rows(self, ids: Int[Tensor, " N"], rows: Float[Tensor, "N D"]) -> None:
-        """Puts vectors in place of the random ones of some words, and scales the random ones to their spread."""
-        spread = rows.std() / self.trained.std()
-        self.trained.mul_(spread)
+        """Puts vectors in place of the random ones of some words, and scales the random ones to their spread.
+
+        Where rows are not trained, the random ones become zero.
+        """
+        self.trained.mul_(rows.std() / self.trained.std() if self.trained.requires_grad else 0.0)
         trained = ids < self.n_trained
         self.trained[ids[trained]] = rows[trained]
         kept: Tensor = self.kept  # type: ignore[assignment]

@@ -73,8 +73,11 @@ def train_tagger(
         device = batch.source.device
         words = lexicon.batch([sentence.words for sentence in sentences]).to(device)
         labels = [column.to(device) for column in tagger.label_ids(sentences)]
-        total, count = tagger.model.loss(module(words), labels, words.lengths)
-        return (total, count) if count else (total + 0.0 * tagger.model.heads[0].bias.sum(), 1)
+        emissions = module(words)
+        total, count = tagger.model.loss(emissions, labels, words.lengths)
+        if not count:  # a batch without a label: a gradient of zero
+            return emissions[0].sum() * 0.0, 1
+        return total, count
 
     def validate(_: nn.Module) -> dict[str, float]:
         figures = {"loss": tagger.loss(valid)}
@@ -94,11 +97,17 @@ def train_tagger(
 
 
 def with_vectors(config: Any, base: Path) -> tuple[Any, WordVectors | None]:
-    """The config with full paths and the width of its file of vectors, and those vectors."""
+    """The config with full paths and the width of its file of vectors, and those vectors.
+
+    Raises:
+        InputError: the file cannot be read, or there is none where the model needs one.
+    """
     data = config.data
     paths = {
         name: [os.path.abspath(resolve_path(path, base)) for path in getattr(data, name)] for name in ("train", "valid")
     }
+    if not data.vectors and not config.model.train_vectors:
+        raise InputError("model: `train_vectors` must be true where `data.vectors` names no file, got false")
     if not data.vectors:
         return replace(config, data=replace(data, **paths)), None
     path = os.path.abspath(resolve_path(data.vectors, base))

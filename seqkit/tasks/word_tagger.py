@@ -161,7 +161,7 @@ class WordTagger:
         empty = TaggedWords(words=[], labels=[[] for _ in range(n_columns)], probabilities=[[]] * n_columns)
         answers = [empty] * len(sentences)
         for places in self._batches(sentences, batch_tokens):
-            words = self.lexicon.batch([sentences[place] for place in places]).to(self.model.heads[0].weight.device)
+            words = self.lexicon.batch([sentences[place] for place in places]).to(self._device)
             emissions = self.model(words)
             best = self.model.decode(emissions, words.lengths)
             chances = self.model.probabilities(emissions, words.lengths)
@@ -208,7 +208,7 @@ class WordTagger:
         total, count = 0.0, 0
         for places in self._batches([sentence.words for sentence in sentences], 4096):
             given = [sentences[place] for place in places]
-            device = self.model.heads[0].weight.device
+            device = self._device
             words = self.lexicon.batch([sentence.words for sentence in given]).to(device)
             labels = [column.to(device) for column in self.label_ids(given)]
             loss, known = self.model.loss(self.model(words), labels, words.lengths)
@@ -222,6 +222,10 @@ class WordTagger:
         wanted, got = len(self.lexicon.labels), len(sentences[0].labels)
         if got != wanted:
             raise InputError(f"{name}: the data must have {wanted} columns of labels as the model has, got {got}")
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self.model.parameters()).device
 
     def _batches(self, sentences: Sequence[Sequence[str]], batch_tokens: int) -> Iterator[list[int]]:
         """Places of sentences that have a word."""

@@ -1,12 +1,10 @@
 """A tagger: a label for each word, or several. Word features, a sequence encoder, and a CRF or a softmax a column.
 
-emissions_t = W h_t + b, with h_t the encoder's state at word t. With a CRF the score of a sentence's labels is that of
-`seqkit.ops.crf`; the loss is the negative log-probability of the labels that are known. Where labels are missing it is
-that of all sequences that agree with the known ones: log Z(given) - log Z, and two calls of the kernel give it, since
-log Z(given) = score(y) - log p(y | given) for any y that agrees.
+emissions_t = W h_t + b, with h_t the encoder's state at word t. The loss is the negative log-probability of the labels
+that are known; a column where a sentence has none costs nothing.
 
-Reference: Lample et al. 2016, arXiv:1603.01360; Ma and Hovy 2016, arXiv:1603.01354; partly missing labels: Tsuboi et
-al. 2008, section 4 (CRF); Caruana 1997 (several tasks on one encoder).
+Reference: Lample et al. 2016, arXiv:1603.01360; Ma and Hovy 2016, arXiv:1603.01354; Caruana 1997 (several tasks on one
+encoder).
 """
 
 from __future__ import annotations
@@ -14,20 +12,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from seqkit import ops
 from seqkit.config import option
 from seqkit.errors import InputError
 from seqkit.nn.dropout import locked_dropout
+from seqkit.nn.label_chain import MISSING, LabelChain
 from seqkit.nn.sequence_encoder import ENCODERS, SequenceEncoder
 from seqkit.nn.word_features import WordFeatures, Words
-
-MISSING = -1  # in place of a label
-FORBIDDEN = -1e4  # a log-score: exp of it is zero in float32, and sums with it stay finite
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,48 +54,6 @@ class TaggerConfig:
                 raise InputError(f"tagger: `{name}` must be in [0, 1), got {getattr(self, name)}")
 
 
-class Chain(nn.Module):
-    """The scores between neighbouring labels, and of the first and the last."""
-
-    def __init__(self, n_labels: int) -> None:
-        super().__init__()
-        self.transitions = nn.Parameter(torch.zeros(n_labels, n_labels))
-        self.start = nn.Parameter(torch.zeros(n_labels))
-        self.end = nn.Parameter(torch.zeros(n_labels))
-
-    def log_likelihood(
-        self, emissions: Float[Tensor, "B T C"], labels: Int[Tensor, "B T"], lengths: Int[Tensor, " B"]
-    ) -> Float[Tensor, " B"]:
-        """The log-probability of the labels that are not `MISSING`."""
-        missing = labels == MISSING
-        filled = labels.masked_fill(missing, 0)
-        found = self._log_likelihood(emissions, filled, lengths)
-        counts = torch.arange(labels.shape[1], device=labels.device) < lengths[:, None]
-        if not bool((missing & counts).any()):
-            return found
-        others = torch.ones_like(emissions, dtype=torch.bool).scatter_(2, filled[:, :, None], False)
-        given = emissions.masked_fill(others & ~missing[:, :, None], FORBIDDEN)
-        return found - self._log_likelihood(given, filled, lengths)
-
-    def decode(self, emissions: Float[Tensor, "B T C"], lengths: Int[Tensor, " B"]) -> Int[Tensor, "B T"]:
-        tags, _ = ops.crf_decode(emissions, self.transitions, start=self.start, end=self.end, lengths=lengths)
-        return tags[:, 0]
-
-    @torch.enable_grad()
-    def probabilities(self, emissions: Float[Tensor, "B T C"], lengths: Int[Tensor, " B"]) -> Float[Tensor, "B T C"]:
-        """Of each label at each word, whatever the others are: what the likelihood's gradient holds."""
-        leaf = emissions.detach().requires_grad_()
-        labels = torch.zeros(emissions.shape[:2], dtype=torch.int64, device=emissions.device)
-        (gradient,) = torch.autograd.grad(self._log_likelihood(leaf, labels, lengths).sum(), leaf)
-        observed = F.one_hot(labels, emissions.shape[2]).to(gradient)
-        return (observed - gradient).clamp(0.0, 1.0)
-
-    def _log_likelihood(self, emissions: Tensor, labels: Tensor, lengths: Tensor) -> Tensor:
-        return ops.crf_log_likelihood(
-            emissions, labels, self.transitions, start=self.start, end=self.end, lengths=lengths
-        )
-
-
 class Tagger(nn.Module):
     """Labels of words, in as many columns as `n_labels` has numbers."""
 
@@ -122,7 +74,7 @@ class Tagger(nn.Module):
             n_heads=config.n_heads,
         )  # fmt: skip
         self.heads = nn.ModuleList(nn.Linear(self.encoder.output_dim, n) for n in n_labels)
-        self.chains = nn.ModuleList(Chain(n) for n in n_labels if config.output == "crf")
+        self.chains = nn.ModuleList(LabelChain(n) for n in n_labels if config.output == "crf")
 
     def forward(self, words: Words) -> list[Float[Tensor, "B T _"]]:
         """The emissions of each column."""
@@ -169,7 +121,7 @@ class Tagger(nn.Module):
             ]
         return [scores.float().softmax(2) for scores in emissions]
 
-    def _chain(self, column: int) -> Chain:
+    def _chain(self, column: int) -> LabelChain:
         chain = self.chains[column]
-        assert isinstance(chain, Chain)
+        assert isinstance(chain, LabelChain)
         return chain

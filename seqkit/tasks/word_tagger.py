@@ -13,7 +13,8 @@ from seqkit.analysis.accuracy import Accuracy, accuracy
 from seqkit.analysis.spans import SpanScore, is_spans, span_score
 from seqkit.config import option
 from seqkit.errors import InputError
-from seqkit.models.tagger import MISSING, Tagger, TaggerConfig
+from seqkit.models.tagger import Tagger, TaggerConfig
+from seqkit.nn.label_chain import MISSING
 from seqkit.tasks.lexicon import Lexicon
 from seqkit.tasks.run_folder import (
     Families,

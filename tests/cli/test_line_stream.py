@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from seqkit.cli.line_stream import Answer, open_output, translated_lines
+from seqkit.cli.line_stream import Answer, open_output, readable_lines, translated_lines
 from seqkit.decode.options import BeamOptions
 from seqkit.errors import InputError
 from seqkit.tasks.translator import Translator
@@ -98,3 +98,14 @@ def test_output_has_newline_bytes_and_utf_8(tmp_path: Path) -> None:
         output.write("x\n")
         raise RuntimeError
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_readable_lines_keep_their_numbers(tmp_path: Path) -> None:
+    (tmp_path / "in").write_bytes(b"a\r\n\n\xff\n" + b"x" * 9 + b"\nb")
+    warnings: list[str] = []
+    parts = readable_lines(str(tmp_path / "in"), max_bytes=8, warn=warnings.append)
+    found = [line for lines in parts for line in lines]
+    assert found == [(1, "a"), (2, ""), (3, None), (4, None), (5, "b")]
+    assert warnings == ["line 3: not UTF-8 at byte 1", "line 4: longer than 8 bytes"]
+    with pytest.raises(InputError, match="--max-bytes: the count must be at least 1, got 0"):
+        next(readable_lines("-", max_bytes=0, warn=warnings.append))

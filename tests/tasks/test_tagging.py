@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 
 import seqkit as package
+from seqkit.config import read_toml
 from seqkit.embeddings import WordVectors
 from seqkit.errors import InputError
 from seqkit.tasks import tagging
 from seqkit.tasks.tagging import train_tagger
-from seqkit.tasks.word_tagger import WordTagger
+from seqkit.tasks.text_classifier import ClassificationConfig
+from seqkit.tasks.word_tagger import TaggingConfig, WordTagger
 from seqkit.text.columns import read_columns
 from seqkit.training.loop import Outcome
 
@@ -151,6 +153,12 @@ def test_what_is_wrong_is_told(
 ) -> None:
     with pytest.raises(InputError, match=sentence):
         train(tmp_path, "run", content=content, **changes)
+
+
+def test_the_configs_of_the_examples_are_right() -> None:
+    folder = Path(__file__).resolve().parents[2] / "examples"
+    TaggingConfig.from_tables(read_toml(folder / "tagging/wnut17.toml"), where="wnut17")
+    ClassificationConfig.from_tables(read_toml(folder / "classification/polarity.toml"), where="polarity")
 
 
 def test_sentences_left_out_are_told(tmp_path: Path) -> None:

@@ -26,6 +26,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("reference", nargs="?", help="reference lines, as many")
     parser.add_argument("-o", "--output", help="also write the translations to this file")
     parser.add_argument("--baseline", help="another system's translations, for a paired bootstrap test")
+    parser.add_argument(
+        "--ensemble", action="append", default=[], type=Path, metavar="MODEL",
+        help="a further translator or classifier that votes; repeatable",
+    )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="one JSON object")
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
@@ -50,12 +54,18 @@ def run(arguments: argparse.Namespace) -> int:
             raise InputError(
                 f"evaluate: a model of the task {task} must be given one text, got options of a translator too"
             )
+        if arguments.ensemble and task != "classification":
+            raise InputError(
+                f"evaluate: `--ensemble` must be of translators or classifiers, got a model of the task {task}"
+            )
         return OTHERS[task](arguments)
     pairs = list(ParallelCorpus(arguments.source, arguments.reference))
     if not pairs:
         raise InputError(f"{arguments.source}: the test set must have at least one pair, got none")
     baseline = list(LineCorpus(arguments.baseline)) if arguments.baseline else None
     translator = Translator.load(arguments.model, device=arguments.device)
+    for path in arguments.ensemble:
+        translator.add_to_ensemble(Translator.load(path, device=arguments.device))
     options = with_flags(translator.search, arguments)
     warn_if_not_built()
     sources, references = [source for source, _ in pairs], [[target for _, target in pairs]]
@@ -130,7 +140,10 @@ def _evaluate_classifier(arguments: argparse.Namespace) -> int:
     from seqkit.tasks.text_classifier import TextClassifier, read_labelled
 
     examples = read_labelled([arguments.source])
-    found, nats = TextClassifier.load(arguments.model, device=arguments.device).evaluate(examples)
+    classifier = TextClassifier.load(arguments.model, device=arguments.device)
+    for path in arguments.ensemble:
+        classifier.add_to_ensemble(TextClassifier.load(path, device=arguments.device))
+    found, nats = classifier.evaluate(examples)
     if arguments.json:
         low, high = found.interval
         print(json.dumps({"accuracy": found.value, "low": low, "high": high, "loss": nats, "texts": found.total}))

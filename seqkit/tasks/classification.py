@@ -14,9 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from seqkit.errors import InputError
-from seqkit.tasks.lexicon import Lexicon, label_lists
+from seqkit.tasks.lexicon import Lexicon, label_lists, with_vectors
 from seqkit.tasks.run_folder import check_folder, make_folder, save_config
-from seqkit.tasks.tagging import with_vectors
 from seqkit.tasks.text_classifier import ClassificationConfig, TextClassifier, read_labelled
 from seqkit.text.batch import Batch, TokenBatches
 from seqkit.text.vocab import Vocab

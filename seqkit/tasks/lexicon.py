@@ -8,13 +8,16 @@ of the test data which has a vector is no unknown word. In a run folder: `words.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from seqkit.atomic import write_atomically
+from seqkit.config import resolve_path
 from seqkit.embeddings import WordVectors
 from seqkit.errors import InputError
 from seqkit.nn.word_features import WordFeatures, Words
@@ -116,6 +119,26 @@ def label_lists(columns: Iterable[Iterable[str]], *, missing: str) -> list[list[
         if not labels:
             raise InputError(f"data: `train` must have a label in column {number}, got none")
     return found
+
+
+def with_vectors(config: Any, base: Path) -> tuple[Any, WordVectors | None]:
+    """The config with full paths and the width of its file of vectors, and those vectors.
+
+    Raises:
+        InputError: the file cannot be read, or there is none where the model needs one.
+    """
+    data = config.data
+    paths = {
+        name: [os.path.abspath(resolve_path(path, base)) for path in getattr(data, name)] for name in ("train", "valid")
+    }
+    if not data.vectors and not config.model.train_vectors:
+        raise InputError("model: `train_vectors` must be true where `data.vectors` names no file, got false")
+    if not data.vectors:
+        return replace(config, data=replace(data, **paths)), None
+    path = os.path.abspath(resolve_path(data.vectors, base))
+    vectors = WordVectors.load(path)
+    model = replace(config.model, embedding_dim=vectors.dim)
+    return replace(config, data=replace(data, **paths, vectors=path), model=model), vectors
 
 
 def _cased(words: Iterable[str], lowercase: bool) -> list[str]:

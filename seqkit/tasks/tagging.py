@@ -6,18 +6,14 @@ writes.
 
 from __future__ import annotations
 
-import os
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from seqkit.config import resolve_path
-from seqkit.embeddings import WordVectors
 from seqkit.errors import InputError
-from seqkit.tasks.lexicon import Lexicon, label_lists
+from seqkit.tasks.lexicon import Lexicon, label_lists, with_vectors
 from seqkit.tasks.run_folder import check_folder, make_folder, save_config
 from seqkit.tasks.word_tagger import TaggingConfig, WordTagger
 from seqkit.text import columns
@@ -94,26 +90,6 @@ def train_tagger(
     return Trainer(
         tagger.model, batches, loss, config.training, folder, validate=validate, report=report
     ).run(resume=resume)  # fmt: skip
-
-
-def with_vectors(config: Any, base: Path) -> tuple[Any, WordVectors | None]:
-    """The config with full paths and the width of its file of vectors, and those vectors.
-
-    Raises:
-        InputError: the file cannot be read, or there is none where the model needs one.
-    """
-    data = config.data
-    paths = {
-        name: [os.path.abspath(resolve_path(path, base)) for path in getattr(data, name)] for name in ("train", "valid")
-    }
-    if not data.vectors and not config.model.train_vectors:
-        raise InputError("model: `train_vectors` must be true where `data.vectors` names no file, got false")
-    if not data.vectors:
-        return replace(config, data=replace(data, **paths)), None
-    path = os.path.abspath(resolve_path(data.vectors, base))
-    vectors = WordVectors.load(path)
-    model = replace(config.model, embedding_dim=vectors.dim)
-    return replace(config, data=replace(data, **paths, vectors=path), model=model), vectors
 
 
 def _training_sentences(config: TaggingConfig, report: Reporter) -> list[TaggedSentence]:

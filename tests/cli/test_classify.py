@@ -57,6 +57,8 @@ def test_json_has_the_probability_of_each_class(seqkit: Any, run: Path) -> None:
 def test_an_ensemble_with_itself_answers_the_same(seqkit: Any, run: Path) -> None:
     alone = seqkit("classify", run, stdin=b"a good film\n").out
     assert seqkit("classify", run, "--ensemble", run, stdin=b"a good film\n").out == alone
+    measured = seqkit("evaluate", run, run.parent / "data.tsv").out
+    assert seqkit("evaluate", run, run.parent / "data.tsv", "--ensemble", run).out == measured
 
 
 def test_it_is_measured_on_a_test_set(seqkit: Any, run: Path) -> None:

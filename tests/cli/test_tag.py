@@ -74,6 +74,7 @@ def test_it_is_measured_on_a_test_set(seqkit: Any, run: Path) -> None:
         (("tag", "RUN", "--max-bytes", "0"), "--max-bytes: the count must be at least 1, got 0"),
         (("classify", "RUN"), "`task` must be classification, got 'tagging'"),
         (("evaluate", "RUN", "a", "b"), "a model of the task tagging must be given one text"),
+        (("evaluate", "RUN", "a", "--ensemble", "b"), "`--ensemble` must be of translators or classifiers"),
         (("evaluate", "RUN", "none"), "none: corpus must be a file that can be read"),
     ],
 )

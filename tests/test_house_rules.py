@@ -43,6 +43,7 @@ LATE_TORCH = [
     "seqkit.decode.options",
     "seqkit.embeddings",
     "seqkit.text.corpus",
+    "seqkit.text.kneser_ney",
     "seqkit.text.tokenizer",
     "seqkit.text.vocab",
 ]

@@ -1,6 +1,7 @@
 """N-gram language models with modified Kneser-Ney smoothing, in ARPA files.
 
-Words are what stands between white space. With --unit char a line's characters are the words, `▁` stands for a space.
+Words are what stands between white space. With --unit char a line's characters are the words, `▁` stands for a space,
+and the file says so in its first line; evaluate and sample go by that.
 """
 
 from __future__ import annotations
@@ -9,7 +10,11 @@ import argparse
 import json
 import math
 import sys
-from typing import Any
+from io import BufferedIOBase
+from pathlib import Path
+from typing import Any, cast
+
+from seqkit.errors import InputError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,10 +27,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     train = command("train", "estimate a model of a text", run_train)
     train.add_argument("text", nargs="+", metavar="TEXT", help="lines, each a sentence; .gz and .xz too; - is stdin")
-    train.add_argument("-o", "--output", required=True, metavar="ARPA", help="the model; packed if it ends in .gz")
+    train.add_argument(
+        "-o", "--output", required=True, metavar="ARPA", help="the model; packed if it ends in .gz; - is stdout"
+    )
     train.add_argument("--order", type=int, default=5, metavar="N", help="words of the longest n-gram")
+    train.add_argument(
+        "--prune", type=int, nargs="+", default=[0], metavar="N",
+        help="leave out n-grams that were seen so often or less: a number for each order from 1 up, the last one for "
+        "all further ones; the first is 0",
+    )  # fmt: skip
     train.add_argument("--min-count", type=int, default=1, metavar="N", help="rarer words become <unk>")
-    _add_unit(train)
+    train.add_argument("--vocab-size", type=int, metavar="N", help="keep so many words, the most frequent ones")
+    train.add_argument("--unit", choices=("word", "char"), default="word", help="what the words of the model are")
 
     evaluate = command("evaluate", "perplexity and bits per character of a text", run_evaluate)
     evaluate.add_argument("model", metavar="ARPA", help="the model")
@@ -45,7 +58,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_unit(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--unit", choices=("word", "char"), default="word", help="what the words of the model are")
+    parser.add_argument(
+        "--unit", choices=("word", "char"), default=argparse.SUPPRESS,
+        help="what the words of the model are, if not what its file says",
+    )  # fmt: skip
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -54,68 +70,74 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def run_train(arguments: argparse.Namespace) -> int:
-    from seqkit.text.kneser_ney import estimate
+    from seqkit.text.corpus import LineCorpus
+    from seqkit.text.kneser_ney import describe, kneser_ney
 
-    model = estimate(_sentences(arguments), order=arguments.order, min_count=arguments.min_count)
-    model.save(arguments.output)
-    counts = ", ".join(f"{len(order.keys):,}" for order in model.orders)
-    print(f"n-grams of the orders 1 to {model.order}: {counts}; written to {arguments.output}", file=sys.stderr)
+    if arguments.output != "-" and not Path(arguments.output).resolve().parent.is_dir():  # told before the work
+        raise InputError(f"{arguments.output}: path must be in a folder that exists")
+    found = kneser_ney(
+        LineCorpus(arguments.text, max_chars=None),
+        order=arguments.order,
+        unit=arguments.unit,
+        prune=arguments.prune,
+        min_count=arguments.min_count,
+        vocab_size=arguments.vocab_size,
+        report=_say,
+    )
+    _say(f"{found.symbols:,} {arguments.unit}s in {found.sentences:,} lines, {found.unknown:,} unknown")
+    _say(describe(found))
+    if found.model.order < arguments.order:
+        _say(f"no line is long enough for n-grams of more than {found.model.order} words")
+    if arguments.output == "-":
+        found.model.write(cast(BufferedIOBase, sys.stdout.buffer))
+    else:
+        _say("writing")
+        found.model.save(arguments.output)
+        _say(f"{sum(found.model.n_ngrams):,} n-grams written to {arguments.output}")
     return 0
 
 
 def run_evaluate(arguments: argparse.Namespace) -> int:
-    import numpy as np
+    from seqkit.text.corpus import LineCorpus
+    from seqkit.text.ngram import NgramModel
 
-    from seqkit.errors import InputError
-    from seqkit.text.backoff_table import BackoffTable
-
-    model = BackoffTable.load(arguments.model)
-    sentences = _sentences(arguments)
-    if not sentences:
-        raise InputError(f"{arguments.text[0]}: the text must have at least one line, got none")
-    ids, begins = model.encode(sentences)
-    nats = -math.fsum(model.score_ids(ids, begins))
-    tokens = len(ids) - len(begins)
-    unknown = int(np.count_nonzero(ids == model.unknown))
-    # A line's end counts as a character; between words there is a space.
-    characters = (
-        tokens if arguments.unit == "char" else sum(sum(map(len, line)) + max(len(line), 1) for line in sentences)
-    )
+    model = NgramModel.from_arpa(arguments.model)
+    unit = getattr(arguments, "unit", model.unit)
+    found = model.evaluate(LineCorpus(arguments.text, max_chars=None), unit=unit)
+    tokens = found.symbols + found.sentences
     figures = {
-        "bits_per_character": nats / math.log(2) / characters, "perplexity": math.exp(min(nats / tokens, 700.0)),
-        "loss": nats / tokens, "tokens": tokens, "characters": characters, "unknown": unknown,
+        "bits_per_character": found.bits_per_character, "perplexity": found.perplexity,
+        "perplexity_of_known": found.perplexity_of_known, "loss": -found.log_prob / tokens, "tokens": tokens,
+        "characters": found.characters, "sentences": found.sentences, "unknown": found.unknown,
     }  # fmt: skip
     if arguments.json:
-        print(json.dumps(figures))
+        print(json.dumps({name: value if math.isfinite(value) else None for name, value in figures.items()}))
         return 0
-    print(
-        f"bits per character = {figures['bits_per_character']:.4f} over {characters:,} characters, line ends among them"
-    )
-    print(f"perplexity = {figures['perplexity']:.3f} over {tokens:,} {arguments.unit}s, line ends among them; "
-          f"{unknown:,} are unknown")  # fmt: skip
+    share = 100 * found.unknown / max(found.symbols, 1)
+    print(f"bits per character = {found.bits_per_character:.4f} over {found.characters:,} characters, "
+          "line ends among them")  # fmt: skip
+    print(f"perplexity = {found.perplexity:.3f} over {tokens:,} {unit}s, line ends among them; "
+          f"{found.unknown:,} are unknown ({share:.2f} %)")  # fmt: skip
+    if found.unknown:
+        print(f"perplexity = {found.perplexity_of_known:.3f} without the unknown ones")
     return 0
 
 
 def run_sample(arguments: argparse.Namespace) -> int:
-    from seqkit.errors import InputError
-    from seqkit.text.backoff_table import BackoffTable
-    from seqkit.text.kneser_ney import text_of
+    from seqkit.text.ngram import NgramModel
+    from seqkit.text.ngram_text import join_symbols
 
     for name, least in (("n", 1), ("max_length", 1), ("temperature", 0), ("seed", 0)):
-        if not getattr(arguments, name) >= least:
+        if not least <= getattr(arguments, name) < math.inf:
             raise InputError(f"sample: {name} must be at least {least}, got {getattr(arguments, name)}")
-    model = BackoffTable.load(arguments.model)
-    found = model.sample(
-        arguments.n, seed=arguments.seed, max_length=arguments.max_length, temperature=arguments.temperature
-    )
-    for words in found:
-        print(text_of(words) if arguments.unit == "char" else " ".join(words))
+    model = NgramModel.from_arpa(arguments.model)
+    unit = getattr(arguments, "unit", model.unit)
+    for words in model.sample(
+        arguments.n, seed=arguments.seed, temperature=arguments.temperature, max_symbols=arguments.max_length
+    ):
+        print(join_symbols(words, unit), flush=True)
     return 0
 
 
-def _sentences(arguments: argparse.Namespace) -> list[list[str]]:
-    from seqkit.text.corpus import LineCorpus
-    from seqkit.text.kneser_ney import characters
-
-    split = characters if arguments.unit == "char" else str.split
-    return [split(line) for line in LineCorpus(arguments.text, max_chars=None)]
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

@@ -16,7 +16,7 @@ def test_train_evaluate_and_sample(seqkit: Any, text: Path, unit: str) -> None:
     model = text.parent / "m.arpa.gz"
     ran = seqkit("ngram", "train", text, "-o", model, "--order", "3", "--unit", unit)
     assert ran.code == 0
-    assert "n-grams of the orders 1 to 3: " in ran.err
+    assert f"n-grams written to {model}" in ran.err
     ran = seqkit("ngram", "evaluate", model, text, "--unit", unit, "--json")
     record = json.loads(ran.out)
     assert record["characters"] == len(text.read_text())
@@ -34,8 +34,8 @@ def test_bad_input_is_told_in_one_sentence(seqkit: Any, text: Path, tmp_path: Pa
     (tmp_path / "empty").write_text("")
     for arguments, sentence in [
         (("train", tmp_path / "none", "-o", tmp_path / "m"), "none: corpus must be a file that can be read"),
-        (("train", tmp_path / "empty", "-o", tmp_path / "m"), "must have words that occur 1 times or more"),
-        (("train", text, "-o", tmp_path / "m", "--order", "0"), "order and min_count must be at least 1"),
+        (("train", tmp_path / "empty", "-o", tmp_path / "m"), "kneser_ney: text must have symbols, got none"),
+        (("train", text, "-o", tmp_path / "m", "--order", "0"), "order must be from 1 to 16, got 0"),
         (("evaluate", text, text), "the file must be an ARPA model"),
         (("sample", text, "-n", "0"), "n must be at least 1, got 0"),
     ]:
@@ -43,3 +43,34 @@ def test_bad_input_is_told_in_one_sentence(seqkit: Any, text: Path, tmp_path: Pa
         assert (ran.code, ran.err.count("\n")) == (2, 1)
         assert sentence in ran.err
         assert not (tmp_path / "m").exists()
+
+
+def test_evaluate_tells_the_unknown(seqkit: Any, text: Path, tmp_path: Path) -> None:
+    assert seqkit("ngram", "train", text, "-o", tmp_path / "m", "--vocab-size", "4", "--prune", "0", "1").code == 0
+    ran = seqkit("ngram", "evaluate", tmp_path / "m", text)
+    assert (ran.code, ran.err) == (0, "")
+    bits, perplexity, known = ran.lines
+    assert bits.startswith("bits per character = ")
+    assert "over 60 words, line ends among them; 8 are unknown (18.18 %)" in perplexity
+    assert known.startswith("perplexity = ")
+    assert known.endswith(" without the unknown ones")
+
+
+def test_a_model_of_characters_says_so(seqkit: Any, text: Path, tmp_path: Path) -> None:
+    model = seqkit("ngram", "train", text, "-o", "-", "--unit", "char")
+    assert model.out.startswith(b"# unit: char\n")
+    assert " chars in 16 lines, 0 unknown\n1-grams: " in model.err
+    (tmp_path / "m").write_bytes(model.out)
+    ran = seqkit("ngram", "evaluate", tmp_path / "m", text, "--json")
+    assert json.loads(ran.out)["tokens"] == len(text.read_text())
+    ran = seqkit("ngram", "sample", tmp_path / "m", "-n", "20", "--seed", "1")
+    assert any(" " in line for line in ran.lines)
+    assert not any("▁" in line for line in ran.lines)
+
+
+def test_a_line_too_short_is_told(seqkit: Any, text: Path, tmp_path: Path) -> None:
+    ran = seqkit("ngram", "train", text, "-o", tmp_path / "m", "--order", "16")
+    assert "no line is long enough for n-grams of more than 8 words" in ran.err
+    ran = seqkit("ngram", "train", text, "-o", tmp_path / "m", "--prune", "0", "2", "1")
+    assert ran.code == 2
+    assert "prune must be at most 5 numbers from 0 on that do not fall, got 0 2 1" in ran.err

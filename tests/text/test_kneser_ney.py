@@ -8,14 +8,15 @@ import numpy as np
 import pytest
 
 from seqkit.errors import InputError
-from seqkit.text.backoff_table import BackoffTable
-from seqkit.text.kneser_ney import FALLBACK, characters, estimate, text_of
+from seqkit.text import NgramModel
+from seqkit.text import kneser_ney as module
+from seqkit.text.kneser_ney import FALLBACK, describe, kneser_ney
 
 TOY = [["a", "b", "a", "c"], ["b", "a"], ["a", "b", "a", "b", "c"], [], ["c", "c", "a", "b"], ["a"]]
 
 
-def written_out(sentences: list[list[str]], order: int) -> dict[tuple[str, ...], float]:
-    """p of every n-gram that was seen, by Chen and Goodman's formula, one n-gram at a time."""
+def written_out(sentences: list[list[str]], order: int, prune: list[int]) -> dict[tuple[str, ...], float]:
+    """p of every n-gram that is kept, by Chen and Goodman's formula, one n-gram at a time."""
     framed = [["<s>", *sentence, "</s>"] for sentence in sentences]
     words = {"<unk>", "</s>"} | {word for sentence in sentences for word in sentence}
     raw = [
@@ -35,11 +36,8 @@ def written_out(sentences: list[list[str]], order: int) -> dict[tuple[str, ...],
     def discounts(counts: dict[tuple[str, ...], int]) -> list[float]:
         t = Counter(counts.values())
         y = t[1] / (t[1] + 2 * t[2]) if t[1] else 0.0
-        found = [0.0]
-        for k in (1, 2, 3):
-            d = k - (k + 1) * y * t[k + 1] / t[k] if t[k] else -1.0
-            found.append(d if 0 <= d <= k and t[1] and t[2] else FALLBACK[k - 1])
-        return found
+        found = [k - (k + 1) * y * t[k + 1] / t[k] if t[k] else -1.0 for k in (1, 2, 3)]
+        return [0.0, *(found if all(0 < d <= k for k, d in enumerate(found, 1)) else FALLBACK)]
 
     table: dict[tuple[str, ...], float] = {}
 
@@ -52,74 +50,139 @@ def written_out(sentences: list[list[str]], order: int) -> dict[tuple[str, ...],
         total = sum(same.values())
         if total == 0:
             return p(gram[1:])
-        gamma = sum(d[min(c, 3)] for c in same.values()) / total
-        mine = counts.get(gram, 0)
+        kept = {g for g in same if n == 1 or raw[n - 1][g] > prune[n - 1]}
+        gamma = sum(d[min(c, 3)] if g in kept else c for g, c in same.items()) / total
+        mine = counts[gram] if gram in kept else 0
         return (mine - d[min(mine, 3)]) / total + gamma * p(gram[1:])
 
     for n in range(1, order + 1):
         for gram in adjusted[n - 1]:
-            if gram != ("<s>",):
+            if gram != ("<s>",) and (n == 1 or raw[n - 1][gram] > prune[n - 1]):
                 table[gram] = p(gram)
     return table
 
 
-def by_words(model: BackoffTable) -> list[dict[tuple[str, ...], tuple[float, float]]]:
-    grams: list[tuple[str, ...]] = [()]
-    found = []
-    for order in model.orders:
-        prefixes, lasts = np.divmod(order.keys, len(model.words))
-        grams = [(*grams[a], model.words[b]) for a, b in zip(prefixes.tolist(), lasts.tolist(), strict=True)]
-        found.append(dict(zip(grams, zip(order.logp.tolist(), order.backoff.tolist(), strict=True), strict=True)))
+def lines(sentences: list[list[str]]) -> list[str]:
+    return [" ".join(sentence) for sentence in sentences]
+
+
+def drawn(seed: int, n: int = 60) -> list[list[str]]:
+    draw = random.Random(seed)
+    return [draw.choices("abcde", [8, 4, 2, 1, 1], k=draw.randrange(9)) for _ in range(n)]
+
+
+def by_words(model: NgramModel) -> dict[tuple[str, ...], float]:
+    """p of every n-gram of a model."""
+    found = {}
+    for table in model.tables():
+        for ids, logp in zip(table.ids.tolist(), table.log_probs.tolist(), strict=True):
+            found[tuple(model.words[number] for number in ids)] = math.exp(logp)
     return found
 
 
-@pytest.mark.parametrize("order", [1, 2, 3, 5])
+@pytest.mark.parametrize("dense", [0, 1000])
+@pytest.mark.parametrize(("order", "prune"), [(1, [0]), (2, [0]), (3, [0]), (5, [0]), (4, [0, 0, 1, 2]), (3, [0, 1])])
 @pytest.mark.parametrize("seed", [None, 1])
-def test_probabilities_are_those_of_the_formula(order: int, seed: int | None) -> None:
-    sentences = TOY
-    if seed is not None:
-        draw = random.Random(seed)
-        sentences = [draw.choices("abcde", [8, 4, 2, 1, 1], k=draw.randrange(9)) for _ in range(60)]
-    model = estimate(sentences, order=order)
-    found = {gram: math.exp(logp) for grams in by_words(model) for gram, (logp, _) in grams.items()}
-    expected = written_out(sentences, order)
+def test_probabilities_are_those_of_the_formula(
+    monkeypatch: pytest.MonkeyPatch, order: int, prune: list[int], seed: int | None, dense: int
+) -> None:
+    monkeypatch.setattr(module, "DENSE", dense)  # counted by a sort, or in a table
+    sentences = TOY if seed is None else drawn(seed)
+    found = by_words(kneser_ney(lines(sentences), order=order, prune=prune).model)
+    expected = written_out(sentences, order, prune + prune[-1:] * order)
     assert found[("<unk>",)] > 0
     assert {gram for gram in found if gram not in (("<s>",), ("<unk>",))} == {*expected}
     for gram, probability in expected.items():
-        assert found[gram] == pytest.approx(probability, rel=1e-9), gram
+        assert found[gram] == pytest.approx(probability, rel=1e-6), gram
 
 
-@pytest.mark.parametrize("order", [1, 3, 4])
-def test_each_context_shares_out_exactly_one(order: int) -> None:
-    model = estimate(TOY, order=order)
+@pytest.mark.parametrize(("order", "prune"), [(1, [0]), (3, [0]), (4, [0]), (4, [0, 1]), (4, [0, 0, 2])])
+@pytest.mark.parametrize("min_count", [1, 3])
+def test_each_context_shares_out_exactly_one(order: int, prune: list[int], min_count: int) -> None:
+    model = kneser_ney(lines(TOY + drawn(2)), order=order, prune=prune, min_count=min_count).model
     number = model.ids
     for history in ([], ["<s>"], ["a"], ["a", "b"], ["<s>", "a", "b"], ["c", "a", "b", "a"], ["<unk>", "b"]):
-        logp = model.distribution([number[word] for word in history])
-        assert np.exp(logp).sum() == pytest.approx(1.0, abs=1e-12)
+        logp = model.distribution([number.get(word, model.unknown) for word in history])
+        assert np.exp(np.delete(logp, number["<s>"])).sum() == pytest.approx(1.0, abs=1e-6)
+
+
+# lmplz of KenLM (the sources of the package kenlm 0.3.0) with -o 3 --prune 0 0 1 --discount_fallback.
+LMPLZ_TEXT = ["a b a b c", "b a b a", "", "a b c c", "c a b"]
+LMPLZ = """
+-1.0377885 <unk> | 0 <s> -0.20164539 | -0.5228787 </s> | -0.6642079 a -0.04921803 | -0.75696194 b -0.19188553 |
+-0.6642079 c -0.19188553 | -0.5617968 <s> </s> | -0.4259687 a </s> | -0.5228787 b </s> | -0.4740302 c </s> |
+-0.6012336 <s> a -0.30103 | -0.549531 b a -0.17609124 | -0.6083089 c a | -0.7083775 <s> b |
+-0.80617994 a b -0.22184873 | -0.6538334 <s> c | -0.6083089 b c | -0.6083089 c c | -0.4326375 a b a |
+-0.23797825 <s> a b | -0.3590219 b a b | -0.45859903 a b c
+"""
+
+
+def test_models_are_those_of_lmplz() -> None:
+    wanted = {}
+    for entry in LMPLZ.split("|"):
+        logp, *gram = entry.split()
+        backoff = float(gram.pop()) if gram[-1].startswith("-") else 0.0
+        wanted[tuple(gram)] = (float(logp), backoff)
+    found = kneser_ney(LMPLZ_TEXT, order=3, prune=[0, 0, 1])
+    assert found.fallback == [1, 3]
+    assert found.discounts[1] == pytest.approx((0.571429, 1.42857, 3.0), abs=1e-5)
+    entries = {}
+    for table in found.model.tables():
+        for ids, *values in zip(table.ids, table.log_probs, table.backoffs, strict=True):
+            entries[tuple(found.model.words[number] for number in ids)] = np.array(values) / math.log(10)
+    assert {*entries} == {*wanted}
+    for gram, values in wanted.items():
+        assert entries[gram] == pytest.approx(values, abs=1e-6), gram
 
 
 def test_rare_words_become_unknown() -> None:
-    model = estimate([["a", "b", "a"], ["a", "c"]], order=2, min_count=2)
-    assert model.words == ("<unk>", "<s>", "</s>", "a")
-    assert model.score([["c"]])[0][0] == model.score([["never", "seen"]])[0][0]
+    found = kneser_ney(["a b a", "a c"], order=2, min_count=2)
+    assert found.model.words == ("<unk>", "<s>", "</s>", "a")
+    assert (found.symbols, found.sentences, found.unknown) == (5, 2, 2)
+    assert found.model.score(["c"])[0] == found.model.score(["never", "seen"])[0]
+    assert kneser_ney(["b b a a c"], order=2, vocab_size=2).model.words == ("<unk>", "<s>", "</s>", "a", "b")
 
 
 def test_symbols_in_a_text_are_no_symbols() -> None:
-    model = estimate([["<s>", "a", "</s>", "<unk>"]], order=2)
-    assert model.words == ("<unk>", "<s>", "</s>", "a")
+    assert kneser_ney(["<s> a </s> <unk>"], order=2).model.words == ("<unk>", "<s>", "</s>", "a")
 
 
-@pytest.mark.parametrize("text", ["a b", "", "▁ \u00a0\u2028\t x", "日本 語"])
-def test_characters_and_back(text: str) -> None:
-    symbols = characters(text)
-    assert len(symbols) == len(text)
-    assert all(symbol.split() == [symbol] for symbol in symbols)
-    assert text_of(symbols) == text
+def test_characters_are_words_too() -> None:
+    model = kneser_ney(["a b"] * 3, order=3, unit="char").model
+    assert (model.unit, model.words) == ("char", ("<unk>", "<s>", "</s>", "a", "b", "▁"))
 
 
-def test_nothing_to_learn_from_is_told() -> None:
-    for sentences in ([], [[]], [["a"]]):
-        with pytest.raises(InputError, match="the text must have words that occur 2 times or more, got none"):
-            estimate(sentences, order=2, min_count=2)
-    with pytest.raises(InputError, match="order and min_count must be at least 1, got 0 and 1"):
-        estimate(TOY, order=0)
+def test_orders_that_no_line_reaches_are_left_out() -> None:
+    assert kneser_ney(["a", "b a"], order=9).model.order == 4
+
+
+def test_discounts_are_in_closed_form() -> None:
+    found = module._discounts(np.array([1, 1, 1, 2, 2, 3, 4, 9, 0], np.int32))
+    assert found == pytest.approx((3 / 7, 19 / 14, 9 / 7))
+    for counts in ([1, 1, 2], [2, 3, 4], [1, 1, 2, 2, 3, 4, 4, 4, 4]):  # the last one would give 3 and more below 0
+        assert module._discounts(np.array(counts, np.int32)) is None
+
+
+def test_discounts_are_told() -> None:
+    found = kneser_ney(lines(TOY), order=2)
+    assert (found.fallback, found.discounts) == ([1, 2], [FALLBACK, FALLBACK])
+    first, _ = describe(found).split("\n")
+    assert first == "1-grams: 6  discounts 0.500 1.000 1.500  (given, as the counts have none)"
+
+
+def test_bad_input_is_told() -> None:
+    for text in ([], [""], ["", " "]):
+        with pytest.raises(InputError, match="text must have symbols, got none"):
+            kneser_ney(text)
+    for options, sentence in [
+        ({"order": 0}, "order must be from 1 to 16, got 0"),
+        ({"order": 17}, "order must be from 1 to 16, got 17"),
+        ({"min_count": 0}, "min_count must be at least 1, got 0"),
+        ({"vocab_size": 0}, "vocab_size must be at least 1, got 0"),
+        ({"order": 2, "prune": [0, 0, 1]}, "prune must be at most 2 numbers"),
+        ({"prune": [1]}, "prune must be at most 5 numbers from 0 on that do not fall, got 1"),
+        ({"prune": [0, 2, 1]}, "got 0 2 1"),
+        ({"unit": "byte"}, "unit must be one of word, char"),
+    ]:
+        with pytest.raises(InputError, match=sentence):
+            kneser_ney(["a b"], **options)  # type: ignore[arg-type]

@@ -1,14 +1,19 @@
 """`text.NgramModel`: ARPA files read, probabilities backed off by hand, arrays for a search."""
 
 import gzip
+import itertools
 import math
+import random
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from seqkit import ops
 from seqkit.errors import InputError
 from seqkit.text import NgramModel
+from seqkit.text import ngram as module
+from seqkit.text.kneser_ney import kneser_ney
 
 ARPA = """comment
 \\data\\
@@ -39,6 +44,20 @@ ngram 3=1
 def model(tmp_path: Path) -> NgramModel:
     (tmp_path / "lm.arpa").write_text(ARPA)
     return NgramModel.from_arpa(tmp_path / "lm.arpa")
+
+
+draw = random.Random(3)
+TEXT = [" ".join(draw.choices("abcdef", [9, 5, 3, 2, 1, 1], k=draw.randrange(12))) for _ in range(80)]
+UNSEEN = [" ".join(draw.choices("abcdefxy", k=draw.randrange(12))) for _ in range(40)]
+
+
+def walked(model: NgramModel, sentence: list[str]) -> list[float]:
+    """The scores of a sentence, found arc by arc."""
+    state, scores = model.start, []
+    for word in [*sentence, "</s>"]:
+        score, state = model.follow(state, model.ids.get(word, model.unknown))
+        scores.append(score)
+    return scores
 
 
 def in_tens(scores: list[float]) -> list[float]:
@@ -127,3 +146,119 @@ def test_ngram_model_reads_a_large_file(shared_data: Path) -> None:
     model = NgramModel.from_arpa(path)
     assert (model.order, len(model.words)) == (3, 200003)
     assert in_tens(model.score(["a"], begin=False, end=False)) == pytest.approx([-2.619969])
+
+
+# ---- models of a text ----
+
+
+@pytest.mark.parametrize(("order", "prune"), [(1, [0]), (2, [0]), (4, [0]), (4, [0, 0, 1])])
+def test_ngram_model_scores_as_its_automaton_does(order: int, prune: list[int]) -> None:
+    model = kneser_ney(TEXT, order=order, prune=prune).model
+    assert any(unknown not in model.ids for line in UNSEEN for unknown in line.split())
+    automaton = ops.BackoffAutomaton(**model.automaton())
+    for line in TEXT + UNSEEN:
+        scores = model.score(line.split())
+        assert walked(model, line.split()) == pytest.approx(scores, abs=1e-5)
+        state, found = automaton.start, []
+        for word in line.split():
+            score, state = automaton.follow(state, model.ids.get(word, model.unknown))
+            found.append(score)
+        assert [*found, automaton.end(state)] == pytest.approx(scores, abs=1e-5)
+
+
+def test_ngram_model_without_some_shorter_ngrams() -> None:
+    """Files of pruned models may lack the beginning of an n-gram, its end, or both."""
+    grams = {("a", "b", "a"): (-0.1, 0.0), ("b", "b", "a"): (-0.2, 0.0), ("b", "a", "a"): (-0.4, 0.0)}
+    model = NgramModel(
+        [
+            {("<s>",): (-9.0, -0.5), ("</s>",): (-2.0, 0.0), ("a",): (-1.0, -0.25), ("b",): (-1.5, -0.125)},
+            {("b", "b"): (-0.75, -1.0)},
+            grams,
+        ]
+    )
+    assert model.n_ngrams == [5, 3, 3]  # the beginnings `a b` and `b a` are put in
+    scores = {(*gram[:-2], gram[-2], gram[-1]): logp for gram, (logp, _) in grams.items()}
+    for gram in itertools.product("ab", repeat=3):
+        *_, found = model.score(gram, begin=False, end=False)
+        backed_off = {"a": -1.0, "b": -1.5}[gram[2]] + {"a": -0.25, "b": -0.125}[gram[1]]
+        if gram[1:] == ("b", "b"):
+            backed_off = -0.75
+        if gram[:2] == ("b", "b"):
+            backed_off -= 1.0
+        assert found == pytest.approx(scores.get(gram, backed_off)), gram
+    for sentence in itertools.product("ab", repeat=5):
+        assert walked(model, list(sentence)) == pytest.approx(model.score(sentence)), sentence
+    assert model.distribution([model.ids["b"], model.ids["b"]])[model.ids["b"]] == pytest.approx(-1.75)
+
+
+@pytest.mark.parametrize("unit", ["word", "char"])
+@pytest.mark.parametrize("name", ["m.arpa", "m.arpa.gz"])
+def test_ngram_model_is_read_as_it_was_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, unit: str
+) -> None:
+    model = kneser_ney(TEXT, order=4, unit=unit).model
+    model.save(tmp_path / name)
+    back = NgramModel.from_arpa(tmp_path / name)
+    assert (back.words, back.unit, back.n_ngrams) == (model.words, unit, model.n_ngrams)
+    for mine, its in zip(model.levels, back.levels, strict=True):
+        assert np.array_equal(mine.keys, its.keys)
+        np.testing.assert_allclose(its.log_probs, mine.log_probs, atol=2e-6)
+        np.testing.assert_allclose(its.backoffs, mine.backoffs, atol=2e-6)
+    content = (tmp_path / name).read_bytes()
+    monkeypatch.setattr(module, "BLOCK", 7)
+    model.save(tmp_path / name)
+    assert (tmp_path / name).read_bytes() == content  # whatever the blocks are; packed files hold no time
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.parametrize("block", [3, 1 << 17])
+def test_ngram_model_evaluates_a_text(monkeypatch: pytest.MonkeyPatch, block: int) -> None:
+    monkeypatch.setattr(module, "BLOCK", block)
+    model = kneser_ney(TEXT, order=4).model
+    found = model.evaluate(UNSEEN)
+    scores = [model.score(line.split()) for line in UNSEEN]
+    words = [word for line in UNSEEN for word in line.split()]
+    unknown = [
+        score for line, row in zip(UNSEEN, scores, strict=True)
+        for word, score in zip(line.split(), row[:-1], strict=True) if word not in model.ids
+    ]  # fmt: skip
+    total = sum(map(sum, scores))
+    assert (found.sentences, found.symbols, found.unknown) == (40, len(words), len(unknown))
+    assert found.characters == sum(len(line) + 1 for line in UNSEEN)
+    assert found.log_prob == pytest.approx(total)
+    assert found.perplexity == pytest.approx(math.exp(-total / (len(words) + 40)))
+    known = len(words) - len(unknown) + 40
+    assert found.perplexity_of_known == pytest.approx(math.exp((sum(unknown) - total) / known))
+    assert found.bits_per_character == pytest.approx(-total / math.log(2) / found.characters)
+    of_characters = kneser_ney(TEXT, order=4, unit="char").model.evaluate(UNSEEN)
+    assert of_characters.characters == found.characters
+    with pytest.raises(InputError, match="text must have a line, got none"):
+        model.evaluate([])
+    with pytest.raises(InputError, match="model must have <s> among its words"):
+        NgramModel([{("a",): (-1.0, 0.0)}]).evaluate(["a"])
+
+
+def test_ngram_model_distribution_is_that_of_the_scores() -> None:
+    model = kneser_ney(TEXT, order=3).model
+    for line in TEXT[:10]:
+        numbers = [model.ids[word] for word in ("<s>", *line.split(), "</s>")]
+        for place, score in enumerate(model.score(line.split()), start=1):
+            assert model.distribution(numbers[:place])[numbers[place]] == pytest.approx(score)
+
+
+def test_ngram_model_samples_follow_the_distribution() -> None:
+    model = kneser_ney(TEXT, order=3).model
+    drawn = list(model.sample(2000, seed=1))
+    assert drawn == list(model.sample(2000, seed=1))
+    assert drawn[:5] != list(model.sample(5, seed=2))
+    first = np.exp(model.distribution([model.ids["<s>"]]))
+    share = sum(sentence[:1] == ["a"] for sentence in drawn) / 2000
+    assert share == pytest.approx(first[model.ids["a"]], abs=0.03)
+    assert all(not {"<unk>", "<s>", "</s>"} & {*sentence} for sentence in drawn)
+    assert max(map(len, model.sample(50, max_symbols=2))) == 2
+    best, again = model.sample(2, temperature=0.0)
+    assert best == again
+    assert len({*map(tuple, model.sample(300, temperature=0.1))}) < len({*map(tuple, model.sample(300))})
+    for options in ({"n": -1}, {"temperature": math.nan}, {"max_symbols": 0}):
+        with pytest.raises(InputError, match="must be at least"):
+            model.sample(**{"n": 1, **options})

@@ -48,6 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
     from seqkit.text.corpus import LineCorpus, ParallelCorpus
 
     set_threads(arguments.threads)
+    warn_if_not_built()
     task = saved_tables(arguments.model).get("task", "translation")
     if task in OTHERS:
         if arguments.reference or arguments.output or arguments.baseline:
@@ -67,7 +68,6 @@ def run(arguments: argparse.Namespace) -> int:
     for path in arguments.ensemble:
         translator.add_to_ensemble(Translator.load(path, device=arguments.device))
     options = with_flags(translator.search, arguments)
-    warn_if_not_built()
     sources, references = [source for source, _ in pairs], [[target for _, target in pairs]]
     outputs = [translation.texts[0] for translation in translator.translate(sources, options)]
     if arguments.output:

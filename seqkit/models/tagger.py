@@ -11,47 +11,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from seqkit.config import option
-from seqkit.errors import InputError
+from seqkit.models.word_encoder import WordEncoderConfig, features_and_encoder
 from seqkit.nn.dropout import locked_dropout
 from seqkit.nn.label_chain import MISSING, LabelChain
-from seqkit.nn.sequence_encoder import ENCODERS, SequenceEncoder
-from seqkit.nn.word_features import WordFeatures, Words
+from seqkit.nn.word_features import Words
 
 
 @dataclass(frozen=True, kw_only=True)
-class TaggerConfig:
+class TaggerConfig(WordEncoderConfig):
     """The shape of a tagger. Ma and Hovy 2016: 100, 30 filters of width 3 on 30, an LSTM of 200, dropout 0.5, a CRF."""
 
-    embedding_dim: int = option(100, "width of the word vectors; that of the file, where they come from one")
-    train_vectors: bool = option(True, "the vectors change in training; else words without one are told by spelling")
-    character_dim: int = option(25, "width of the characters' vectors")
-    character_filters: int = option(30, "numbers that tell of a word's spelling; 0 for none")
-    character_width: int = option(3, "characters that a filter sees")
-    encoder: str = option("lstm", "what reads the sentence", choices=ENCODERS)
-    hidden_dim: int = option(128, "units of a layer, in each direction")
-    n_layers: int = option(1, "stacked layers")
-    bidirectional: bool = option(True, "recurrent layers read both ways")
-    peepholes: bool = option(False, "an LSTM whose gates see the cell state")
-    n_heads: int = option(4, "of a Transformer")
-    dropout: float = option(0.5, "on the words and the states, one mask for all words of a sentence")
-    word_dropout: float = option(0.05, "share of words that are unknown while training")
-    output: str = option("crf", "labels that know their neighbours, or each for itself", choices=("crf", "softmax"))
+    where: ClassVar[str] = "tagger"
 
-    def __post_init__(self) -> None:
-        for name in ("embedding_dim", "character_dim", "character_width", "hidden_dim", "n_layers", "n_heads"):
-            if getattr(self, name) < 1:
-                raise InputError(f"tagger: `{name}` must be at least 1, got {getattr(self, name)}")
-        if self.character_filters < 0:
-            raise InputError(f"tagger: `character_filters` must be at least 0, got {self.character_filters}")
-        for name in ("dropout", "word_dropout"):
-            if not 0.0 <= getattr(self, name) < 1.0:
-                raise InputError(f"tagger: `{name}` must be in [0, 1), got {getattr(self, name)}")
+    character_filters: int = option(30, "numbers that tell of a word's spelling; 0 for none")
+    output: str = option("crf", "labels that know their neighbours, or each for itself", choices=("crf", "softmax"))
 
 
 class Tagger(nn.Module):
@@ -62,17 +42,9 @@ class Tagger(nn.Module):
     ) -> None:
         super().__init__()
         self.config = config
-        self.features = WordFeatures(
-            vocab_size, config.embedding_dim, n_trained=n_trained, n_characters=n_characters,
-            character_dim=config.character_dim, character_filters=config.character_filters,
-            character_width=config.character_width, dropout=config.dropout, word_dropout=config.word_dropout,
-            train_vectors=config.train_vectors,
-        )  # fmt: skip
-        self.encoder = SequenceEncoder(
-            config.encoder, self.features.output_dim, config.hidden_dim, n_layers=config.n_layers,
-            bidirectional=config.bidirectional, dropout=config.dropout, peepholes=config.peepholes,
-            n_heads=config.n_heads,
-        )  # fmt: skip
+        self.features, self.encoder = features_and_encoder(
+            config, vocab_size=vocab_size, n_trained=n_trained, n_characters=n_characters
+        )
         self.heads = nn.ModuleList(nn.Linear(self.encoder.output_dim, n) for n in n_labels)
         self.chains = nn.ModuleList(LabelChain(n) for n in n_labels if config.output == "crf")
 

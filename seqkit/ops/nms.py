@@ -260,7 +260,8 @@ def _fake_nms_mask(boxes: Tensor, classes: Tensor | None, threshold: float) -> T
 
 if library.is_built("nms"):
     torch.library.register_fake("seqkit::nms", _fake_nms)
-    torch.library.register_fake("seqkit::soft_nms", _fake_soft_nms)
-    torch.library.register_fake("seqkit::soft_nms_padded", _fake_soft_nms_padded)
     torch.library.register_fake("seqkit::box_iou", _fake_box_iou)
     torch.library.register_fake("seqkit::nms_mask", _fake_nms_mask)
+if library.is_built("soft_nms"):
+    torch.library.register_fake("seqkit::soft_nms", _fake_soft_nms)
+    torch.library.register_fake("seqkit::soft_nms_padded", _fake_soft_nms_padded)

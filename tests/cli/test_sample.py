@@ -4,6 +4,8 @@ from typing import Any
 
 import pytest
 
+from seqkit import ops
+
 CONFIG = """
 task = "language-model"
 [data]
@@ -59,6 +61,8 @@ def test_evaluate_says_how_the_text_was_scored(seqkit: Any, run: tuple[Path, boo
     assert record["characters"] == len(text.read_text())
     assert record["bits_per_character"] == pytest.approx(record["loss"] / 0.6931471805599453)
     assert seqkit("evaluate", folder, text, text).code == 2
+    with ops.use_backend("reference"):
+        assert "run on plain torch" in seqkit("evaluate", folder, text).err
 
 
 def test_bad_input_is_told_in_one_sentence(seqkit: Any, run: tuple[Path, bool], tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ def test_weat_by_hand(vectors: WordVectors) -> None:
 
 
 def test_weat_of_many_words_draws_its_partitions() -> None:
-    drawn = np.random.default_rng(1).standard_normal((44, 5)).astype(np.float32)
+    drawn = np.random.default_rng(1).standard_normal((44, 6)).astype(np.float32)
     drawn[:20, 0] += 1.0
     drawn[40:42, 0] += 5.0
     words = [f"w{n}" for n in range(44)]
@@ -71,7 +71,7 @@ def test_weat_of_many_words_draws_its_partitions() -> None:
 
 
 def test_the_subspace_of_larger_sets_is_their_principal_components() -> None:
-    drawn = np.random.default_rng(3).standard_normal((9, 5)).astype(np.float32)
+    drawn = np.random.default_rng(3).standard_normal((9, 6)).astype(np.float32)
     words = [f"w{n}" for n in range(9)]
     vectors = WordVectors(words, drawn)
     sets = [words[:3], words[3:6], [*words[6:8], "unknown"], words[7:9]]

@@ -30,8 +30,8 @@ def subword() -> SubwordVectors:
     generator = np.random.default_rng(2)
     words, hashing = ["king", "queen", "été"], (3, 4, 50)
     buckets = np.unique(np.concatenate([subword_buckets(word, *hashing) for word in words]))
-    ngrams = generator.normal(size=(len(buckets), 5)).astype(np.float32)
-    return SubwordVectors(words, generator.normal(size=(3, 5)).astype(np.float32), ngrams, buckets, hashing)
+    ngrams = generator.normal(size=(len(buckets), 6)).astype(np.float32)
+    return SubwordVectors(words, generator.normal(size=(3, 6)).astype(np.float32), ngrams, buckets, hashing)
 
 
 @pytest.mark.parametrize("file", FILES)

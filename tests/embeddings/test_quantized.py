@@ -8,7 +8,7 @@ from seqkit.errors import InputError
 
 
 def test_no_number_moves_by_more_than_half_a_scale() -> None:
-    matrix = np.random.default_rng(1).normal(size=(BLOCK + 3, 5)).astype(np.float32)
+    matrix = np.random.default_rng(1).normal(size=(BLOCK + 3, 6)).astype(np.float32)
     matrix *= np.float32(10) ** np.arange(-3, 2, dtype=np.float32)[np.arange(len(matrix)) % 5][:, None]
     rows = Int8Rows.of(matrix)
     assert rows.shape == matrix.shape

@@ -124,8 +124,8 @@ def test_unknown_words_are_asked_by_their_subwords() -> None:
     generator = np.random.default_rng(3)
     words, hashing = ["king", "queen", "kingdom"], (3, 4, 1000)
     buckets = np.unique(np.concatenate([subword_buckets(word, *hashing) for word in words]))
-    ngrams = generator.normal(size=(len(buckets), 5)).astype(np.float32)
-    vectors = SubwordVectors(words, generator.normal(size=(3, 5)).astype(np.float32), ngrams, buckets, hashing)
+    ngrams = generator.normal(size=(len(buckets), 6)).astype(np.float32)
+    vectors = SubwordVectors(words, generator.normal(size=(3, 6)).astype(np.float32), ngrams, buckets, hashing)
     own = vectors["kings"]
     assert "kings" not in vectors
     assert vectors.nearest("kings", 3) == vectors.nearest(own, 3)

@@ -38,7 +38,6 @@ FASTER_IN_TORCH_FOR_FEW = 8192
 WIDE_FOR_FEW = 128
 # With lengths torch is called once a sentence, which pays later and, for the gradients of slices, not in training.
 FASTER_IN_TORCH_BY_SENTENCE = 16384
-HAS_AMX = bool(getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)())
 
 WIDEST_ON_CUDA = 256  # kWidestCuda in csrc/attention/attention.h
 
@@ -108,7 +107,8 @@ def _torch_is_faster(
     q: Tensor, k: Tensor, v: Tensor, *, causal: bool, padded: bool, training: bool, plain: bool
 ) -> bool:
     """Whether `_by_torch` is, for this shape on this machine; False where it has not been measured."""
-    if not (HAS_AMX and plain and q.dtype == torch.bfloat16 and q.device.type == "cpu" and library.may_choose()):
+    on_amx = library.HAS_AMX and q.dtype == torch.bfloat16 and q.device.type == "cpu"
+    if not (on_amx and plain and library.may_choose()):
         return False
     (_, H, T, Dh), (_, Hkv, S, Dv) = q.shape, v.shape
     if Hkv != H or (T != S and (causal or training)) or (padded and (training or torch.compiler.is_compiling())):

@@ -365,7 +365,7 @@ def test_attention_by_torch_where_it_is_faster(
 ) -> None:
     """With a matrix unit long bfloat16 rows go to torch: the same output and gradients, and no more NaN than ours."""
     module = importlib.import_module("seqkit.ops.attention")
-    monkeypatch.setattr(module, "HAS_AMX", True)
+    monkeypatch.setattr(library, "HAS_AMX", True)
     monkeypatch.setattr(module, "FASTER_IN_TORCH", dict.fromkeys(itertools.product((True, False), repeat=2), 0))
     monkeypatch.setattr(module, "FASTER_IN_TORCH_BY_SENTENCE", 0)
     S = 12
@@ -399,7 +399,7 @@ def test_attention_by_torch_where_it_is_faster(
 @pytest.mark.parametrize("padded", [False, True])
 def test_attention_of_few_queries_by_torch(T: int, causal: bool, padded: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     module = importlib.import_module("seqkit.ops.attention")
-    monkeypatch.setattr(module, "HAS_AMX", True)
+    monkeypatch.setattr(library, "HAS_AMX", True)
     monkeypatch.setattr(module, "FASTER_IN_TORCH_BY_SENTENCE", 0)
     S = 70
     q, k, v = (x.detach() for x in operands(T, S, 128, dtype=torch.bfloat16))

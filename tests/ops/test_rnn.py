@@ -1,5 +1,6 @@
 """Recurrent layers over whole sequences: the kernels against the step-by-step reference and torch's own layers."""
 
+import importlib
 import os
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from seqkit import ops
 from seqkit.errors import InputError
+from seqkit.ops import library
 
 GATES = {"rnn": 1, "relu": 1, "gru": 3, "lstm": 4}
 CELLS = list(GATES)
@@ -284,6 +286,44 @@ def test_rnn_of_halves_is_that_of_floats_rounded(dtype: torch.dtype) -> None:
     floats = ops.RecurrentWeights(*(None if w is None else w.float() for w in weights))
     expected = run("gru", x.float(), [y.float() for y in states], floats)
     torch.testing.assert_close(run("gru", x, states, weights), [y.to(dtype) for y in expected], rtol=0, atol=0)
+
+
+@pytest.mark.skipif(not library.is_built("lstm"), reason="no native kernel in this build")
+@pytest.mark.parametrize("biased", [True, False])
+@pytest.mark.parametrize("autocast", [True, False])
+def test_lstm_by_torch_where_the_cpu_has_a_matrix_unit(
+    autocast: bool, biased: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Large bfloat16 batches go to torch: outputs, states and gradients are ours but for the rounding of bfloat16."""
+    monkeypatch.setattr(library, "HAS_AMX", True)
+    module = importlib.import_module("seqkit.ops.rnn")
+    called = []
+    spied = module._by_torch
+    monkeypatch.setattr(module, "_by_torch", lambda *given: called.append(1) or spied(*given))
+    torch.manual_seed(0)
+    dtype = torch.float32 if autocast else torch.bfloat16
+    x, states = inputs("lstm", 32, 16, 12, 20, dtype)
+    weights = weights_of("lstm", 12, 20, dtype=dtype)
+    if not biased:
+        weights = weights._replace(bias_input=None)
+
+    def measured(**options: bool) -> list[Tensor]:
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
+            results = run("lstm", x, states, weights, **options)
+        assert all(y.dtype == torch.bfloat16 for y in results)
+        return [*results, *gradients(results, leaves(x, states, weights))]
+
+    mine = measured()
+    assert called == [1]
+    with ops.use_backend("native"):
+        ours = measured()
+    assert len(called) == 1
+    for a, b in zip(mine, ours, strict=True):
+        assert (a.float() - b.float()).norm() <= 0.02 * b.float().norm()
+    run("lstm", x, states, weights, reverse=True)
+    run("lstm", x[:31], [y[:31] for y in states], weights)
+    run("lstm", x[:, :15], states, weights)
+    assert len(called) == 1
 
 
 @pytest.mark.parametrize("backend", ["native", "reference"])

@@ -7,7 +7,8 @@
 
 CORPUS is a plain text, such as shared/data/text/wiki17.txt.xz unpacked; DATA the folder of questions-words.txt,
 wordsim353.tsv, simlex999.txt and men3k.txt. The peers gensim and fasttext are packages of the interpreter
---peer-python; word2vec, pWord2Vec and Stanford's four programs of GloVe (`stanford`) lie in --programs. Ours and each
+--peer-python (which also needs numpy and safetensors); word2vec, pWord2Vec and Stanford's four programs of GloVe
+(`stanford`) lie in --programs. Ours and each
 peer that has the task train in turn with the same options and threads: window 5, negative 5, min-count 5, sample 1e-4,
 and our default learning rate if no other is given; `glove` counts a symmetric window of 10. Each run is a process with
 a seed and a peak memory of its own. Prints thousand words times epochs per CPU second from the file to the vectors, the
@@ -185,8 +186,9 @@ def run_apart(arguments: argparse.Namespace, name: str, task: str, seed: int) ->
         "--threads", str(arguments.threads), "--x-max", str(arguments.x_max), "--eta", str(arguments.eta),
         "--alpha", str(rate or TASKS[task]), "--programs", str(arguments.programs),
     ]  # fmt: skip
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1])}  # a peer's Python lacks seqkit
     with tempfile.TemporaryFile("w+") as out:
-        subprocess.run(command, stdout=out, check=True)
+        subprocess.run(command, stdout=out, env=environment, check=True)
         out.seek(0)
         found: dict[str, float] = json.loads(out.read().splitlines()[-1])
     sets = "  ".join(f"{key} {found[key]:.3f}" for key in SETS)

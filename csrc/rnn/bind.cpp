@@ -5,6 +5,7 @@
 #include <cstring>
 #include <numeric>
 #include <tuple>
+#include <type_traits>
 #include <vector>
 
 #include "common/check.h"
@@ -15,6 +16,7 @@ namespace {
 
 constexpr int64_t kWorkPerThread = 100000;  // multiply-adds that are worth waking a thread for
 constexpr int64_t kUnitWork = 64;           // of a unit's gates and norms
+constexpr int64_t kHalvesGrain = 4;         // panels in bfloat16 that take the time of one
 
 // The arguments that both passes share.
 struct Call {
@@ -33,6 +35,7 @@ struct Call {
   int64_t width() const { return h0.size(1); }
   int64_t gate_width() const { return gates_of(cell) * width(); }
   bool keeps_products() const { return layer_norm || cell == Cell::kGru; }
+  bool in_halves() const { return weight.scalar_type() == ScalarType::BFloat16; }
   bool is_double() const { return from_input.scalar_type() == ScalarType::Double; }
 };
 
@@ -47,6 +50,16 @@ void check_dense(const Call& call, const char* name, const MaybeTensor& tensor, 
   if (tensor) check_dense(call, name, *tensor, shape);
 }
 
+// On the CPU a float32 layer's may be bfloat16.
+void check_weight(const Call& call, std::initializer_list<int64_t> shape) {
+  if (!call.in_halves()) return check_dense(call, "weight", call.weight, shape);
+  STD_TORCH_CHECK(!on_gpu(call.from_input) && !call.is_double(), call.where,
+                  ": weight must have the dtype of from_input unless that is Float on the CPU, got BFloat16");
+  check_device(call.where, "weight", call.weight, call.from_input);
+  check_shape(call.where, "weight", call.weight, shape);
+  check_contiguous(call.where, "weight", call.weight);
+}
+
 void check(const Call& call, int64_t cell) {
   STD_TORCH_CHECK(cell >= 0 && cell <= 3, call.where, ": cell must be from 0 to 3, got ", cell);
   const ScalarType dtype = call.from_input.scalar_type();
@@ -57,7 +70,7 @@ void check(const Call& call, int64_t cell) {
   check_dense(call, "h0", call.h0, {call.batch(), kAny});
   const int64_t H = call.width(), GH = call.gate_width();
   check_dense(call, "from_input", call.from_input, {call.batch(), call.steps(), GH});
-  check_dense(call, "weight", call.weight, {GH, H});
+  check_weight(call, {GH, H});
   STD_TORCH_CHECK(call.c0.has_value() == (call.cell == Cell::kLstm), call.where,
                   ": c0 must be given to an LSTM and to no other, got ", call.c0 ? "one" : "none");
   check_dense(call, "c0", call.c0, {call.batch(), H});
@@ -126,25 +139,52 @@ RnnInputs<Number> inputs(const Call& call, const Slots* slots) {
   };
 }
 
-// The hidden weights in panels, for the product with hidden states or, `turned`, with gradients.
+// The product of each step with the hidden weights or, `turned`, of its gradients with them.
 template <typename Number>
-Tensor pack(const Call& call, bool turned) {
-  const int64_t depth = turned ? call.gate_width() : call.width();
-  const int64_t columns = turned ? call.width() : call.gate_width();
-  Tensor packed = torch::stable::new_empty(call.weight, {panels(columns), depth, kRnnPanel});
-  Number* to = mutable_data<Number>(packed);
-  torch::stable::parallel_for(0, depth ? panels(columns) : 0, 8, [&](int64_t begin, int64_t end) {
-    rnn_pack(data<Number>(call.weight), turned, depth, columns, to, begin, end);
-  });
-  return packed;
-}
+class StepProduct {
+ public:
+  StepProduct(const Call& call, bool turned)
+      : in_halves_(call.in_halves()),
+        depth_(turned ? call.gate_width() : call.width()),
+        columns_(turned ? call.width() : call.gate_width()),
+        whole_(in_halves_ ? round_up(depth_, kHalvesDepth) : depth_),
+        packed_(torch::stable::new_empty(call.weight, {panels(columns_), whole_, kRnnPanel})),
+        rows_(torch::stable::new_empty(call.weight, {in_halves_ ? round_up(call.batch(), kHalvesRows) : 0, whole_})) {
+    torch::stable::parallel_for(0, panels(columns_), 8, [&](int64_t begin, int64_t end) {
+      if (in_halves_) {
+        rnn_pack_halves(data<Bfloat16>(call.weight), turned, depth_, columns_, mutable_data<Bfloat16>(packed_), begin,
+                        end);
+      } else {
+        rnn_pack(data<Number>(call.weight), turned, depth_, columns_, mutable_data<Number>(packed_), begin, end);
+      }
+    });
+    if (in_halves_ && rows_.numel()) std::memset(mutable_data<Bfloat16>(rows_), 0, rows_.numel() * sizeof(Bfloat16));
+  }
 
-template <typename Number>
-void multiply(const RnnProduct<Number>& product) {
-  const int64_t work = product.rows * product.depth * kRnnPanel + 1;
-  torch::stable::parallel_for(0, panels(product.columns), 1 + kWorkPerThread / work,
-                              [&](int64_t begin, int64_t end) { rnn_product(product, begin, end); });
-}
+  // y [rows, columns] = (y if `add`) + x [rows, depth] times the weights.
+  void operator()(const Number* x, Number* y, int64_t rows, bool add) {
+    const int64_t grain = 1 + kWorkPerThread / (rows * depth_ * kRnnPanel + 1);
+    if constexpr (std::is_same_v<Number, float>) {
+      if (in_halves_) {
+        Bfloat16* halves = mutable_data<Bfloat16>(rows_);
+        torch::stable::parallel_for(0, rows, 1 + kWorkPerThread / depth_,
+                                    [&](int64_t begin, int64_t end) { rnn_round(x, depth_, halves, begin, end); });
+        const RnnHalvesProduct product{halves, data<Bfloat16>(packed_), y, rows, whole_, columns_, add};
+        torch::stable::parallel_for(0, panels(columns_), kHalvesGrain * grain,
+                                    [&](int64_t begin, int64_t end) { rnn_product_halves(product, begin, end); });
+        return;
+      }
+    }
+    const RnnProduct<Number> product{x, data<Number>(packed_), y, rows, depth_, columns_, add};
+    torch::stable::parallel_for(0, panels(columns_), grain,
+                                [&](int64_t begin, int64_t end) { rnn_product(product, begin, end); });
+  }
+
+ private:
+  bool in_halves_;
+  int64_t depth_, columns_, whole_;
+  Tensor packed_, rows_;
+};
 
 // Rows of [B, H] put into their slots, or back.
 template <typename Number>
@@ -206,16 +246,10 @@ void run_forward(const Call& call, bool training, Results& results) {
       .step = mutable_data<Number>(step),
   };
   if (H > 0) {
-    const Tensor packed = pack<Number>(call, false);
+    StepProduct<Number> multiply(call, false);
     for (int64_t t = 0; t < slots.longest(); ++t) {
       const int64_t rows = slots.left(t);
-      multiply<Number>({.x = to.hidden,
-                        .packed = data<Number>(packed),
-                        .y = to.step,
-                        .rows = rows,
-                        .depth = H,
-                        .columns = GH,
-                        .add = false});
+      multiply(to.hidden, to.step, rows, false);
       torch::stable::parallel_for(0, rows, 1 + kWorkPerThread / (GH * kUnitWork),
                                   [&](int64_t begin, int64_t end) { rnn_forward(in, to, t, begin, end); });
     }
@@ -321,18 +355,12 @@ void run_backward(const Call& call, const MaybeTensor& grad_outputs, const Maybe
   };
   if (to.sums) std::fill_n(to.sums, grads.sums.numel(), Number(0));
   if (H > 0) {
-    const Tensor packed = pack<Number>(call, true);
+    StepProduct<Number> multiply(call, true);
     for (int64_t t = slots.longest() - 1; t >= 0; --t) {
       const int64_t rows = slots.left(t), groups = (rows + kSlotGroup - 1) / kSlotGroup;
       torch::stable::parallel_for(0, groups, 1 + kWorkPerThread / (GH * kUnitWork * kSlotGroup),
                                   [&](int64_t begin, int64_t end) { rnn_backward(in, to, t, rows, begin, end); });
-      multiply<Number>({.x = to.grad_step,
-                        .packed = data<Number>(packed),
-                        .y = to.grad_hidden,
-                        .rows = rows,
-                        .depth = GH,
-                        .columns = H,
-                        .add = true});
+      multiply(to.grad_step, to.grad_hidden, rows, true);
     }
   }
   from_slots(slots, data<Number>(hidden), H, mutable_data<Number>(grads.h0));

@@ -15,6 +15,8 @@ SEQKIT_DECLARE_LEVELS(rnn_forward, (const RnnInputs<float>& in, const RnnForward
 SEQKIT_DECLARE_LEVELS(rnn_backward, (const RnnInputs<float>& in, const RnnBackward<float>& to, int64_t step,
                                      int64_t slots, int64_t begin, int64_t end));
 
+SEQKIT_DECLARE_LEVELS(rnn_round, (const float* x, int64_t depth, Bfloat16* to, int64_t begin, int64_t end));
+
 namespace {
 
 struct Doubles {
@@ -80,6 +82,10 @@ void rnn_product(const RnnProduct<double>& product, int64_t begin, int64_t end) 
       for (int64_t k = 0; k < product.depth; ++k) y += product.x[row * product.depth + k] * weights[k * kRnnPanel];
     }
   }
+}
+
+void rnn_round(const float* x, int64_t depth, Bfloat16* to, int64_t begin, int64_t end) {
+  SEQKIT_PICK_LEVEL(rnn_round)(x, depth, to, begin, end);
 }
 
 template <>

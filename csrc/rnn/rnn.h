@@ -8,15 +8,21 @@
 // Gates in torch's order: LSTM input, forget, cell, output; GRU reset, update, new. G is their number, 1 for an RNN.
 // Layout: from_input [B, T, G H] = x W^T without bias; weights packed [ceil(N / 32)][K][32].
 //
+// With hidden weights in bfloat16 a step's product rounds its rows to bfloat16 and sums in float32, by the CPU's matrix
+// unit where it has one. All else stays float32.
+//
 // Tried and dropped:
 //   MKL's sgemm for 20 rows         94 to 139 GFLOP/s a thread; tiles of 10 rows by 32 columns reach 188
 //   chains of all of k              154 GFLOP/s: a panel's part of 128 steps stays in the nearest cache for all rows
-//   AMX for the product of a step   its three-part weights are half as much again to stream, and streaming is the cost
+//   AMX for the float32 product of a step
+//                                   its three-part weights are half as much again to stream, and streaming is the cost
 //   AMX for the products of all steps, each float32 as three bfloat16 (six products, no larger error than sgemm's):
 //                                   1.1 to 1.4 of sgemm by itself, and nothing in a step of training, 203 ms and 198
 #pragma once
 
 #include <cstdint>
+
+#include "common/device.h"
 
 namespace seqkit {
 
@@ -87,6 +93,31 @@ void rnn_pack(const Number* weight, bool turned, int64_t depth, int64_t columns,
 // Panels [begin, end).
 template <typename Number>
 void rnn_product(const RnnProduct<Number>& product, int64_t begin, int64_t end);
+
+// The same product in bfloat16, with float32 sums: x [rows, depth] and weights with zeros up to a depth of whole
+// kHalvesDepth, and x with room for whole kHalvesRows. Weights packed [ceil(N / 32)][depth / 32][2][16][16][2]: 16
+// columns of 32 steps of k, two steps side by side, as the matrix unit reads them.
+constexpr int64_t kHalvesDepth = 32;
+constexpr int64_t kHalvesRows = 16;
+
+struct RnnHalvesProduct {
+  const Bfloat16 *x, *packed;
+  float* y;
+  int64_t rows, depth, columns;
+  bool add;
+};
+
+constexpr int64_t round_up(int64_t count, int64_t to) { return (count + to - 1) / to * to; }
+
+// As rnn_pack; `depth` is that of the weight.
+void rnn_pack_halves(const Bfloat16* weight, bool turned, int64_t depth, int64_t columns, Bfloat16* to, int64_t begin,
+                     int64_t end);
+
+// Panels [begin, end).
+void rnn_product_halves(const RnnHalvesProduct& product, int64_t begin, int64_t end);
+
+// Rows [begin, end) of x [., depth] to the nearest bfloat16, with zeros up to whole kHalvesDepth.
+void rnn_round(const float* x, int64_t depth, Bfloat16* to, int64_t begin, int64_t end);
 
 // Slots [begin, end) of a step, after its product.
 template <typename Number>

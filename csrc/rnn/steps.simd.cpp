@@ -127,6 +127,18 @@ void SEQKIT_AT_LEVEL(rnn_product)(const RnnProduct<float>& product, int64_t begi
   }
 }
 
+void SEQKIT_AT_LEVEL(rnn_round)(const float* x, int64_t depth, Bfloat16* to, int64_t begin, int64_t end) {
+  const int64_t whole = round_up(depth, kHalvesDepth);
+  for (int64_t row = begin; row < end; ++row) {
+    for (int64_t k = 0; k < depth; k += kLanes) {
+      const int count = depth - k < kLanes ? int(depth - k) : kLanes;
+      const VecBits bits = narrow(load_some(x + row * depth + k, count), static_cast<const Bfloat16*>(nullptr));
+      __builtin_memcpy(to + row * whole + k, &bits, count * sizeof(Bfloat16));
+    }
+    for (int64_t k = depth; k < whole; ++k) to[row * whole + k] = Bfloat16{0};
+  }
+}
+
 void SEQKIT_AT_LEVEL(rnn_forward)(const RnnInputs<float>& in, const RnnForward<float>& to, int64_t step, int64_t begin,
                                   int64_t end) {
   for (int64_t slot = begin; slot < end; ++slot) Row<Vectors>::forward(in, to, step, slot);

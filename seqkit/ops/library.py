@@ -21,7 +21,7 @@ from seqkit.errors import InputError
 PACKAGE = Path(__file__).resolve().parents[1]
 CHOICES = ("auto", "native", "reference")
 DEVICES = ("cpu", "cuda")
-# The matrix unit of some CPUs: torch multiplies bfloat16 with it, our kernels compute in float32.
+# The matrix unit of some CPUs, for products of bfloat16: torch's, and those of `rnn`, `gru` and `lstm`.
 HAS_AMX = bool(getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)())
 
 # The name of each operator's kernel in the dispatcher, and what the kernel covers; the rest runs on the reference.
@@ -47,11 +47,7 @@ OPERATORS = {
     "gru": ("rnn", "float32, bfloat16 and float16, on the CPU float64 too, forward and backward"),
     "gru_cell": ("gru_cell", "float32 without gradient"),
     "linear": ("linear", "float32 without gradient"),
-    "lstm": (
-        "rnn",
-        "float32, bfloat16 and float16, on the CPU float64 too, forward and backward; large plain bfloat16 batches by "
-        "torch where the CPU has AMX",
-    ),
+    "lstm": ("rnn", "float32, bfloat16 and float16, on the CPU float64 too, forward and backward"),
     "lstm_cell": ("lstm_cell", "float32 without gradient"),
     "nms": ("nms_mask", "float32, on the CPU float64 too"),
     "rnn": ("rnn", "float32, bfloat16 and float16, on the CPU float64 too, forward and backward"),

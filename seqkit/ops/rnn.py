@@ -4,9 +4,9 @@ The kernels (csrc/rnn) run forward and backward over all steps: layer norm, zone
 the plain layer, which torch's own layers lack or run as a loop in Python. The products of all steps at once (with the
 inputs, and the gradients of both weights) are torch's.
 
-The kernels take float32, on the CPU float64 too; 16-bit tensors are converted to float32 before and back after. The
-plain layer without lengths runs torch's own under `auto` on CUDA (cuDNN), and for large bfloat16 batches of an LSTM
-where the CPU has AMX (oneDNN). On CUDA float64 runs the reference, step by step.
+The kernels take float32, on the CPU float64 too; 16-bit tensors are converted to float32 before and back after. Where
+the CPU has AMX, all products of a bfloat16 layer are products of bfloat16 with float32 sums; the rest stays float32. On
+CUDA the plain layer without lengths runs torch's (cuDNN) under `auto`, and float64 the reference, step by step.
 """
 
 from collections.abc import Sequence
@@ -24,9 +24,6 @@ from seqkit.ops.arguments import check_range, check_tensors, indices
 _TANH, _RELU, _LSTM, _GRU = range(4)  # rnn.h's numbers of the cells
 _GATES = (1, 1, 4, 3)
 _GROUP = 8
-# From so many sentences of so many steps on torch's bfloat16 LSTM is faster than ours in float32 where there is AMX:
-# forward and backward, H 64 to 1024, 2.3 to 2.7 times at 64 x 64; at 16 x 16 0.8 to 1.2, at 4 x 64 0.6 to 0.95.
-_AMX_SENTENCES, _AMX_STEPS = 32, 16
 
 
 class RecurrentWeights(NamedTuple):
@@ -128,7 +125,10 @@ def _reference(
 
 
 class _Layer(torch.autograd.Function):
-    """The native kernels under autograd; `weights` in the order of RecurrentWeights."""
+    """The native kernels under autograd; `weights` in the order of RecurrentWeights.
+
+    With x and both matrices in bfloat16 so are all products, their gradients too.
+    """
 
     @staticmethod
     def forward(
@@ -166,8 +166,8 @@ class _Layer(torch.autograd.Function):
         H = h0.shape[1]
         width = weight_hidden.shape[0]
         plain = not options.layer_norm and options.cell != _GRU  # both products have one gradient then
-        flat_input = to_input.flatten(0, 1)
-        flat_products = flat_input if plain else to_products.flatten(0, 1)
+        flat_input = to_input.flatten(0, 1).to(x.dtype)
+        flat_products = flat_input if plain else to_products.flatten(0, 1).to(x.dtype)
         wants = ctx.needs_input_grad
         to_x = (flat_input @ weight_input).view(x.shape) if wants[0] else None
         flat_x = x.flatten(0, 1)
@@ -175,7 +175,7 @@ class _Layer(torch.autograd.Function):
             counts = torch.arange(x.shape[1], device=x.device) < given[11][:, None]
             flat_x = x.masked_fill(~counts[:, :, None], 0.0).flatten(0, 1)
         to_weight_input = flat_input.t() @ flat_x if wants[6] else None
-        to_weight_hidden = flat_products.t() @ before.flatten(0, 1) if wants[7] else None
+        to_weight_hidden = flat_products.t() @ before.flatten(0, 1).to(x.dtype) if wants[7] else None
         parts = sums.sum(0).split([width] * 4 + [H, H, 3 * H])
         bias_hidden = parts[1] if options.layer_norm or options.cell == _GRU else parts[0]
         of_weights = (
@@ -201,7 +201,7 @@ def _native_arguments(
     options: _Options,
     weights: RecurrentWeights,
 ) -> list[Any]:
-    from_input = x @ weights.weight_input.t()
+    from_input = (x @ weights.weight_input.t()).to(h0.dtype)
     norms = (weights.gain_input, weights.gain_hidden, weights.gain_state, weights.bias_state)
     return [
         from_input,
@@ -251,10 +251,6 @@ def _check(where: str, cell: int, x: Tensor, weights: RecurrentWeights, states: 
 def _is_plain(weights: RecurrentWeights, options: _Options) -> bool:
     varied = options.layer_norm or options.zoneout_hidden or options.zoneout_state or weights.peepholes is not None
     return not varied and not options.reverse
-
-
-def _suits_amx(cell: int, B: int, T: int) -> bool:
-    return library.HAS_AMX and cell == _LSTM and B >= _AMX_SENTENCES and T >= _AMX_STEPS
 
 
 def _by_torch(x: Tensor, h0: Tensor, c0: Tensor, weights: RecurrentWeights, cell: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -308,18 +304,19 @@ def _layer(
     real = torch.promote_types(dtype, torch.float32)
     H = weights.weight_hidden.shape[1]
     zeros = x.new_zeros(B, H, dtype=real)
+    on_gpu = device == "cuda"
+    native = not (reference or (on_gpu and real == torch.float64)) and library.backend(name, x.device) == "native"
+    in_halves = native and not on_gpu and dtype == torch.bfloat16 and library.HAS_AMX
+    products = dtype if in_halves else real  # the dtype of what is multiplied
     with torch.autocast(device, enabled=False):
-        x, first, state = x.to(real), (zeros if h0 is None else h0.to(real)), (zeros if c0 is None else c0.to(real))
-        taken = RecurrentWeights(*(None if w is None else w.to(real) for w in weights))  # type: ignore[arg-type]
-        on_gpu = device == "cuda"
-        plain = counts is None and _is_plain(weights, options) and T > 0 and not reference and library.may_choose()
-        covered = not on_gpu or real != torch.float64
-        if plain and not on_gpu and dtype == torch.bfloat16 and _suits_amx(cell, B, T):
-            halves = RecurrentWeights(*(None if w is None else w.to(dtype) for w in weights))  # type: ignore[arg-type]
-            outputs, hidden, last = _by_torch(x.to(dtype), first.to(dtype), state.to(dtype), halves, cell)
-        elif plain and on_gpu:
+        x, first = x.to(products), zeros if h0 is None else h0.to(real)
+        state = zeros if c0 is None else c0.to(real)
+        matrices = (weights.weight_input.to(products), weights.weight_hidden.to(products))
+        taken = RecurrentWeights(*matrices, *(None if w is None else w.to(real) for w in weights[2:]))
+        plain = counts is None and _is_plain(weights, options) and T > 0
+        if on_gpu and plain and not reference and library.may_choose():
             outputs, hidden, last = _by_torch(x, first, state, taken, cell)
-        elif reference or not covered or library.backend(name, x.device) != "native":
+        elif not native:
             if counts is not None:
                 check_range(where, "lengths", counts, 0, T)
             outputs, hidden, last = _reference(x, first, state, taken, counts, options, drawn)

@@ -5,7 +5,7 @@ a warning with its number. On the native kernels a line's translation never depe
 
 Output: the best translation of each line. With --nbest, lines of `LINE ||| TRANSLATION ||| SCORE`, LINE counted from 0.
 With --alignments, ` ||| ` and source-target pairs of token positions follow (Pharaoh's format). With --json, one object
-a line.
+a line; a model without attention has no alignments.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def run(arguments: argparse.Namespace) -> int:
     for path in arguments.ensemble:
         translator.add_to_ensemble(Translator.load(path, device=arguments.device))
     options = with_flags(translator.search, arguments)
-    if arguments.json:
+    if arguments.json and translator.attends:
         options = replace(options, return_attention=True)
     warn_if_not_built()
     with open_output(arguments.output) as output:

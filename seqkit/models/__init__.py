@@ -8,6 +8,8 @@ from typing import Any
 _HOME = {
     "Classifier": "classifier",
     "ClassifierConfig": "classifier",
+    "PlainSeq2Seq": "plain_seq2seq",
+    "PlainSeq2SeqConfig": "plain_seq2seq",
     "RNNLM": "rnn_lm",
     "RNNLMConfig": "rnn_lm",
     "Seq2Seq": "seq2seq",

@@ -10,7 +10,8 @@ Input feeding gives r(t-1) to the cell as well. The logits are E r(t) with an ou
 
 Reference: Bahdanau et al. 2015, section 3 and A.2, arXiv:1409.0473; Luong et al. 2015, sections 3.1 and 3.3,
 arXiv:1508.04025.
-Differs: the deep output of Bahdanau et al. is a tanh layer, not maxout.
+Differs: the deep output of Bahdanau et al. is a tanh layer, not maxout. Without attention the equations are others:
+`plain_seq2seq`.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from seqkit.errors import InputError
 from seqkit.models.encoder_decoder import Source, take_beams
 from seqkit.nn.dropout import dropout
 from seqkit.nn.linear import Linear, PackedWeights, affine
-from seqkit.nn.recurrent import CellState, RecurrentCell, RecurrentEncoder
+from seqkit.nn.recurrent import CellState, RecurrentCell, RecurrentStack
 from seqkit.nn.recurrent_attention import RecurrentAttention
 
 
@@ -97,7 +98,7 @@ class Seq2Seq(nn.Module):
                 nn.init.normal_(weight, std=embedding_dim**-0.5)
 
         direction_dim = hidden_dim // 2 if config.bidirectional else hidden_dim
-        self.encoder = RecurrentEncoder(
+        self.encoder = RecurrentStack(
             config.cell, embedding_dim, direction_dim, n_layers=config.encoder_layers,
             bidirectional=config.bidirectional, dropout=config.dropout,
         )  # fmt: skip

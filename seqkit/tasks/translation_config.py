@@ -8,6 +8,7 @@ from typing import Any
 from seqkit.config import option
 from seqkit.decode.options import BeamOptions
 from seqkit.errors import InputError
+from seqkit.models.plain_seq2seq import PlainSeq2Seq, PlainSeq2SeqConfig
 from seqkit.models.seq2seq import Seq2Seq, Seq2SeqConfig
 from seqkit.models.transformer import Transformer, TransformerConfig
 from seqkit.tasks.run_folder import TokenizerConfig, read_tables, write_tables
@@ -18,8 +19,9 @@ TASK = "translation"
 MODELS: dict[str, tuple[type, type]] = {
     "transformer": (TransformerConfig, Transformer),
     "seq2seq": (Seq2SeqConfig, Seq2Seq),
+    "plain_seq2seq": (PlainSeq2SeqConfig, PlainSeq2Seq),
 }
-Model = Transformer | Seq2Seq
+Model = Transformer | Seq2Seq | PlainSeq2Seq
 
 
 @dataclass(frozen=True, kw_only=True)

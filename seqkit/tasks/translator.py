@@ -14,6 +14,7 @@ from seqkit.decode.options import BeamOptions
 from seqkit.decode.step import Hypothesis
 from seqkit.errors import InputError
 from seqkit.models.encoder_decoder import Source
+from seqkit.models.plain_seq2seq import PlainSeq2Seq
 from seqkit.models.transformer import TransformerConfig
 from seqkit.tasks.run_folder import check_device, load_weights, saved_tables, saved_weights
 from seqkit.tasks.translation_config import Model, TranslationConfig, build_model
@@ -90,6 +91,11 @@ class Translator:
             (c.max_positions for c in configs if isinstance(c, TransformerConfig) and c.positions == "learned"),
             default=sys.maxsize,
         )
+
+    @property
+    def attends(self) -> bool:
+        """Whether a model says where in the source it looks."""
+        return not all(isinstance(model, PlainSeq2Seq) for model in self.models)
 
     def encode(self, line: str) -> list[int]:
         """The model's tokens of a source line, with the begin and end symbols that it was trained with."""

@@ -3,6 +3,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from toy_networks import g2p_checkpoint
+
+from seqkit.models.g2p_en import CHECKPOINT
 
 
 def test_a_network_trained_elsewhere_gives_its_published_outputs(
@@ -25,6 +28,29 @@ def test_a_network_trained_elsewhere_gives_its_published_outputs(
     assert best["score"] == pytest.approx(-0.152, abs=1e-3)
     assert second["score"] == pytest.approx(-0.266, abs=1e-3)
     assert len(seqkit("translate", tmp_path / "run", stdin=b"abc " * 500 + b"\n\xd8\xa2\n").lines) == 2
+
+
+def test_a_network_without_attention_is_run_from_the_command_line(seqkit: Any, tmp_path: Path) -> None:
+    g2p_checkpoint(tmp_path / CHECKPOINT)
+    ran = seqkit("import", tmp_path, "-o", tmp_path / "run")
+    assert (ran.code, ran.out) == (0, b"")
+    stdin = b"hello\n\nWorld\n"
+    greedy, wide = (
+        seqkit("translate", tmp_path / "run", "--threads", "1", *flags, stdin=stdin) for flags in ((), ("--beam", "5"))
+    )
+    assert (greedy.code, wide.code) == (0, 0)
+    assert len(greedy.lines) == len(wide.lines) == 3
+    assert greedy.lines[1] == ""
+    ran = seqkit("translate", tmp_path / "run", "--json", "--threads", "1", stdin=stdin)
+    records = [json.loads(line) for line in ran.lines]
+    assert [record["hypotheses"][0]["text"] for record in records[::2]] == greedy.lines[::2]
+    assert all("alignment" not in hypothesis for record in records for hypothesis in record["hypotheses"])
+    ran = seqkit("translate", tmp_path / "run", "--alignments", stdin=stdin)
+    assert (ran.code, ran.err) == (
+        2, "seqkit translate: decode: `return_attention` must be off for a model without attention\n",
+    )  # fmt: skip
+    ran = seqkit("import", tmp_path, "-o", tmp_path / "run", "--tokens", "char")
+    assert (ran.code, "--tokens must be left out for g2p-en" in ran.err) == (2, True)
 
 
 def test_import_refuses_what_it_cannot_read(seqkit: Any, tiny_run: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from seqkit.models.plain_seq2seq import PlainSeq2Seq, PlainSeq2SeqConfig
 from seqkit.models.seq2seq import Seq2Seq, Seq2SeqConfig
 from seqkit.models.transformer import Transformer, TransformerConfig
 from seqkit.nn.losses import cross_entropy
@@ -26,11 +27,22 @@ RECURRENTS = {
     "luong-general": Seq2SeqConfig(**RECURRENT, attention="luong_general", input_feeding=True, tied_embeddings="all"),
     "one-way": Seq2SeqConfig(**RECURRENT, bidirectional=False, tied_embeddings="none", input_feeding=True),
 }
+PLAIN = {
+    "plain-lstm": PlainSeq2SeqConfig(**RECURRENT, n_layers=2),
+    "plain-gru": PlainSeq2SeqConfig(**RECURRENT, cell="gru"),
+    "plain-hard": PlainSeq2SeqConfig(**RECURRENT, n_layers=2, gates="hard_sigmoid", padded_source=5),
+}
+FAMILIES: dict[type, type[nn.Module]] = {
+    TransformerConfig: Transformer,
+    Seq2SeqConfig: Seq2Seq,
+    PlainSeq2SeqConfig: PlainSeq2Seq,
+}
+Config = TransformerConfig | Seq2SeqConfig | PlainSeq2SeqConfig
 
 
-def build(config: TransformerConfig | Seq2SeqConfig, vocab: int = VOCAB) -> Transformer | Seq2Seq:
+def build(config: Config, vocab: int = VOCAB) -> Transformer | Seq2Seq | PlainSeq2Seq:
     torch.manual_seed(0)
-    family = Transformer if isinstance(config, TransformerConfig) else Seq2Seq
+    family = FAMILIES[type(config)]
     return family(config, source_vocab_size=vocab, target_vocab_size=vocab).eval()  # type: ignore[arg-type]
 
 

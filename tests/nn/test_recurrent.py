@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from seqkit.nn.recurrent import RecurrentCell, RecurrentEncoder
+from seqkit.nn.recurrent import RecurrentCell, RecurrentStack, hard_lstm_cell
 
 
 @pytest.mark.parametrize("kind", ["lstm", "gru"])
@@ -32,7 +32,7 @@ def _without_grad(cell: RecurrentCell, x: torch.Tensor, h: torch.Tensor, c: torc
 @pytest.mark.parametrize("n_layers", [1, 2])
 def test_step_by_step_equals_whole_sequences(kind: str, bidirectional: bool, n_layers: int) -> None:
     torch.manual_seed(0)
-    encoder = RecurrentEncoder(kind, 6, 9, n_layers=n_layers, bidirectional=bidirectional, dropout=0.5).eval()
+    encoder = RecurrentStack(kind, 6, 9, n_layers=n_layers, bidirectional=bidirectional, dropout=0.5).eval()
     x, lengths = torch.randn(4, 7, 6), torch.tensor([7, 1, 4, 6])
     outputs, states = encoder(x, lengths)
     with torch.no_grad():
@@ -47,7 +47,7 @@ def test_step_by_step_equals_whole_sequences(kind: str, bidirectional: bool, n_l
 @pytest.mark.parametrize("kind", ["lstm", "gru"])
 def test_a_sentence_has_the_same_bits_alone_and_padded(kind: str) -> None:
     torch.manual_seed(0)
-    encoder = RecurrentEncoder(kind, 6, 9)
+    encoder = RecurrentStack(kind, 6, 9)
     x, lengths = torch.randn(5, 8, 6), torch.tensor([8, 3, 5, 1, 7])
     with torch.no_grad():
         outputs, states = encoder(x, lengths)
@@ -55,3 +55,57 @@ def test_a_sentence_has_the_same_bits_alone_and_padded(kind: str) -> None:
             alone, alone_states = encoder(x[row : row + 1, :length], lengths[row : row + 1])
             assert torch.equal(alone[0], outputs[row, :length])
             assert all(torch.equal(a[:, 0], b[:, row]) for a, b in zip(alone_states, states, strict=True))
+
+
+@pytest.mark.parametrize("kind", ["lstm", "gru"])
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_a_stack_goes_on_from_a_state(kind: str, bidirectional: bool) -> None:
+    torch.manual_seed(0)
+    stack = RecurrentStack(kind, 6, 5, n_layers=2, bidirectional=bidirectional).eval()
+    x, lengths = torch.randn(3, 4, 6), torch.tensor([4, 1, 2])
+    shape = (2, 3, 5 * stack.n_directions)
+    initial = tuple(torch.randn(shape) for _ in range(2 if kind == "lstm" else 1))
+    outputs, last = stack(x, lengths, initial)
+    with torch.no_grad():
+        stepped, stepped_last = stack(x, lengths, initial)
+    torch.testing.assert_close(stepped, outputs, rtol=2e-5, atol=2e-6)
+    for mine, its in zip(stepped_last, last, strict=True):
+        torch.testing.assert_close(mine, its, rtol=2e-5, atol=2e-6)
+    if not bidirectional:
+        _, half = stack(x[:, :2], torch.tensor([2, 2, 2]), initial)
+        rest, _ = stack(x[:, 2:], torch.tensor([2, 2, 2]), half)
+        whole, _ = stack(x, torch.tensor([4, 4, 4]), initial)
+        torch.testing.assert_close(rest, whole[:, 2:], rtol=2e-5, atol=2e-6)
+
+
+def test_hard_gates_are_kerass() -> None:
+    torch.manual_seed(0)
+    gates, state = 4.0 * torch.randn(5, 28), torch.randn(5, 7)
+    i, f, g, o = gates.double().chunk(4, dim=-1)
+    i, f, o = (torch.clamp(0.2 * gate + 0.5, 0.0, 1.0) for gate in (i, f, o))
+    assert bool((i == 0.0).any())
+    assert bool((i == 1.0).any())
+    expected = f * state.double() + i * torch.tanh(g)
+    hidden, after = hard_lstm_cell(gates, state)
+    torch.testing.assert_close(after.double(), expected, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(hidden.double(), o * torch.tanh(expected), rtol=1e-6, atol=1e-6)
+
+
+def test_hard_gates_have_a_gradient() -> None:
+    torch.manual_seed(0)
+    gates, state = torch.randn(2, 12, dtype=torch.float64), torch.randn(2, 3, dtype=torch.float64)
+    assert torch.autograd.gradcheck(hard_lstm_cell, (gates.requires_grad_(), state.requires_grad_()))
+
+
+def test_hard_gates_have_the_same_bits_alone_and_padded() -> None:
+    torch.manual_seed(0)
+    stack = RecurrentStack("lstm", 6, 9, n_layers=2, bidirectional=False, hard_gates=True)
+    x, lengths = torch.randn(5, 8, 6), torch.tensor([8, 3, 5, 1, 7])
+    with torch.no_grad():
+        outputs, states = stack(x, lengths)
+        for row, length in enumerate(lengths.tolist()):
+            alone, alone_states = stack(x[row : row + 1, :length], lengths[row : row + 1])
+            assert torch.equal(alone[0], outputs[row, :length])
+            assert all(torch.equal(a[:, 0], b[:, row]) for a, b in zip(alone_states, states, strict=True))
+    trained, _ = stack(x, lengths)
+    torch.testing.assert_close(trained, outputs, rtol=2e-5, atol=2e-6)

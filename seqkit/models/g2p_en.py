@@ -12,6 +12,7 @@ phonemes there, and so here. The package's dictionary, homographs, numbers and a
 from __future__ import annotations
 
 import string
+import tokenize
 import zipfile
 import zlib
 from pathlib import Path
@@ -33,6 +34,9 @@ PHONEMES = [
     "IH0", "IH1", "IH2", "IY0", "IY1", "IY2", "JH", "K", "L", "M", "N", "NG", "OW0", "OW1", "OW2", "OY0", "OY1", "OY2",
     "P", "R", "S", "SH", "T", "TH", "UH0", "UH1", "UH2", "UW", "UW0", "UW1", "UW2", "V", "W", "Y", "Z", "ZH",
 ]  # fmt: skip
+DAMAGED = (
+    KeyError, ValueError, EOFError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error, tokenize.TokenError,
+)  # what zipfile and numpy raise for files of all sorts  # fmt: skip
 NAMES = [f"{side}_{name}" for side in ("enc", "dec") for name in ("emb", "w_ih", "w_hh", "b_ih", "b_hh")]
 
 
@@ -94,7 +98,7 @@ def _read(path: Path, names: list[str]) -> dict[str, NDArray[np.float32]]:
                     weights[name] = array.astype(np.float32)
     except OSError as error:
         raise InputError(f"{path}: the checkpoint must be a file that can be read, got: {error.strerror}") from None
-    except (KeyError, ValueError, EOFError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
+    except DAMAGED as error:
         raise InputError(f"{path}: the checkpoint must be a whole .npz of g2p-en, got: {error}") from None
     for name, weight in weights.items():
         if not np.isfinite(weight).all():

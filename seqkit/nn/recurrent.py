@@ -118,6 +118,7 @@ class RecurrentStack(nn.Module):
     def _whole_sequences(
         self, x: Tensor, lengths: Tensor, initial: tuple[Tensor, ...] | None
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        self.packed.forget()  # an optimiser may write to the weights next
         self.network.dropout = self.dropout if self.training else 0.0
         packed = pack_padded_sequence(x, lengths.cpu(), batch_first=True, enforce_sorted=False)
         layers = self.network.num_layers

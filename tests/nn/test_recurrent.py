@@ -109,3 +109,18 @@ def test_hard_gates_have_the_same_bits_alone_and_padded() -> None:
             assert all(torch.equal(a[:, 0], b[:, row]) for a, b in zip(alone_states, states, strict=True))
     trained, _ = stack(x, lengths)
     torch.testing.assert_close(trained, outputs, rtol=2e-5, atol=2e-6)
+
+
+@pytest.mark.parametrize("hard_gates", [False, True])
+def test_inference_sees_what_a_fused_optimiser_wrote(hard_gates: bool) -> None:
+    torch.manual_seed(0)
+    stack = RecurrentStack("lstm", 6, 5, bidirectional=False, hard_gates=hard_gates)
+    optimizer = torch.optim.Adam(stack.parameters(), 0.1, fused=True)
+    x, lengths = torch.randn(3, 4, 6), torch.tensor([4, 1, 2])
+    with torch.no_grad():
+        stack(x, lengths)
+    stack(x, lengths)[0].sum().backward()  # type: ignore[no-untyped-call]
+    optimizer.step()
+    with torch.no_grad():
+        stepped, _ = stack(x, lengths)
+    torch.testing.assert_close(stepped, stack(x, lengths)[0], rtol=2e-5, atol=2e-6)

@@ -43,7 +43,10 @@ class Seq2SeqConfig:
     encoder_layers: int = option(1, "layers of the encoder")
     decoder_layers: int = option(1, "layers of the decoder")
     bidirectional: bool = option(True, "read the source in both directions")
-    attention: str = option("bahdanau", "how the source is scored", choices=("bahdanau", "luong_dot", "luong_general"))
+    attention: str = option(
+        "bahdanau", "how the source is scored; without attention see kind = plain_seq2seq",
+        choices=("bahdanau", "luong_dot", "luong_general"),
+    )  # fmt: skip
     input_feeding: bool = option(False, "give the previous attentional vector to the cell")
     dropout: float = option(0.2, "dropout on embeddings, between layers and on the attentional vector")
     tied_embeddings: str = option(

@@ -125,6 +125,8 @@ def test_a_run_folder_that_cannot_be_made_is_told(train: Any, tmp_path: Path) ->
     [
         {"kind": "transformer", "tied_embeddings": "none", "positions": "learned", "max_positions": 30},
         {"kind": "seq2seq", "embedding_dim": 8, "hidden_dim": 8},
+        {"kind": "plain_seq2seq", "embedding_dim": 8, "hidden_dim": 8},
+        {"kind": "plain_seq2seq", "hidden_dim": 8, "n_layers": 2, "gates": "hard_sigmoid", "padded_source": 5},
     ],
 )
 def test_each_family_trains_saves_and_translates(tiny_config: Path, tmp_path: Path, model: dict[str, Any]) -> None:

@@ -24,9 +24,7 @@ def test_a_task_or_table_of_another_kind_is_refused(tiny_config: Path, key: str,
 
 def test_missing_model_kind_is_named() -> None:
     tables = {"data": {"train": ["a.tsv"], "valid": ["a.tsv"]}}
-    with pytest.raises(
-        InputError, match=r"c \[model\]: `kind` must be one of transformer, seq2seq, plain_seq2seq, got None"
-    ):
+    with pytest.raises(InputError, match=r"c \[model\]: `kind` must be one of .*seq2seq, plain_seq2seq, got None"):
         TranslationConfig.from_tables(tables, where="c")
 
 

@@ -56,23 +56,18 @@ def cell(kind: str, from_input: Float[Tensor, "R G"], from_hidden: Float[Tensor,
 
 
 def hard_lstm_cell(gates: Float[Tensor, "R G"], state: Float[Tensor, "R H"]) -> CellState:
-    """`ops.lstm_cell` whose gates are clamp(x / 5 + 1/2, 0, 1) in place of the sigmoid: Keras's default before 2.3."""
+    """`ops.lstm_cell` whose gates are clamp(x / 5 + 1/2, 0, 1) in place of the sigmoid: Keras's default before 2.3.
+
+    torch's tanh, unlike its sigmoid, rounds a number the same wherever it stands in a tensor, so that a row's bits do
+    not depend on the batch (AVX-512, AVX2 and plain, torch 2.13).
+    """
     i, f, g, o = gates.chunk(4, dim=-1)
-    after = _hard_sigmoid(f) * state + _hard_sigmoid(i) * _tanh(g)
-    return _hard_sigmoid(o) * _tanh(after), after
+    after = _hard_sigmoid(f) * state + _hard_sigmoid(i) * torch.tanh(g)
+    return _hard_sigmoid(o) * torch.tanh(after), after
 
 
 def _hard_sigmoid(x: Tensor) -> Tensor:
     return (0.2 * x + 0.5).clamp(0.0, 1.0)
-
-
-def _tanh(x: Float[Tensor, "R H"]) -> Float[Tensor, "R H"]:
-    """tanh by the kernel of a cell that takes nothing in, keeps its state x whole and shows it whole.
-
-    torch's own rounds otherwise in the last lanes of a tensor, so that bits would depend on the batch.
-    """
-    opened = torch.full_like(x, 40.0)  # the sigmoid of 40 is 1 in float32
-    return ops.lstm_cell(torch.cat((-opened, opened, torch.zeros_like(x), opened), dim=-1), x)[0]
 
 
 class RecurrentStack(nn.Module):

@@ -91,6 +91,17 @@ def test_hard_gates_are_kerass() -> None:
     torch.testing.assert_close(hidden.double(), o * torch.tanh(expected), rtol=1e-6, atol=1e-6)
 
 
+def test_hard_gates_round_a_row_the_same_anywhere() -> None:
+    """13 numbers a row, so that a row's end falls on every lane of a vector."""
+    torch.manual_seed(0)
+    gates, state = torch.randn(200, 52), 2.0 * torch.randn(200, 13)
+    hidden, after = hard_lstm_cell(gates, state)
+    for row in range(200):
+        alone, alone_after = hard_lstm_cell(gates[row : row + 1], state[row : row + 1])
+        assert torch.equal(alone[0], hidden[row])
+        assert torch.equal(alone_after[0], after[row])
+
+
 def test_hard_gates_have_a_gradient() -> None:
     torch.manual_seed(0)
     gates, state = torch.randn(2, 12, dtype=torch.float64), torch.randn(2, 3, dtype=torch.float64)

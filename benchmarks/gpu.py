@@ -365,6 +365,33 @@ def rnn_cases(tiny: bool) -> Iterator[Case]:
             yield Case(title, given, layer, n_gradients=len(given))
 
 
+def word2vec_cases(tiny: bool) -> Iterator[Case]:
+    """Windows of words that no other window has: then no addition depends on another, and the bits are the same."""
+    for windows, D, n, window in [(3, 9, 5, 2), *([] if tiny else [(3000, 100, 7, 5), (500, 300, 9, 5)])]:
+        of_window = 2 * window + 1 + n
+        words = torch.arange(windows * of_window, dtype=torch.int32).view(windows, of_window)
+        ids = torch.cat([words[:, :-n], torch.full((windows, 1), -1, dtype=torch.int32)], 1)
+        radii = torch.zeros_like(ids)
+        radii[:, window] = torch.randint(1, window + 1, (windows,))
+        negatives = words[:, None, -n:].expand(-1, ids.shape[1], -1).reshape(-1, n)
+
+        def call(
+            *rows: Tensor,
+            given: tuple[Tensor, ...] = (ids.flatten(), radii.flatten(), negatives),
+            window: int = window,
+            cbow: bool = False,
+        ) -> list[Tensor]:
+            moved = [x.clone() for x in rows]
+            rest = [x.to(moved[0].device) for x in given]
+            losses, pairs = ops.word2vec_step(*moved, *rest, window=window, rate=0.1, negative_weight=0.7, cbow=cbow)
+            return [*moved, losses, pairs.double()]
+
+        for cbow in (False, True):
+            kind, rows = "cbow" if cbow else "skipgram", [draw(words.numel(), D) for _ in range(2)]
+            f = functools.partial(call, cbow=cbow)
+            yield Case(f"word2vec_step {kind} {windows}x{D}x{n}", rows, f, dtypes=(torch.float32,))
+
+
 CASES = {
     "attention": attention_cases,
     "additive_attention": additive_cases,
@@ -378,6 +405,7 @@ CASES = {
     "rnn": rnn_cases,
     "roi_align": roi_align_cases,
     "soft_nms": soft_nms_cases,
+    "word2vec_step": word2vec_cases,
 }
 
 
@@ -786,6 +814,61 @@ def roi_align_races(device: str, scale: int) -> Iterator[Race]:
     yield Race(f"{name} forward+backward", both, 2 * numbers)
 
 
+def draw_text(words: int, V: int) -> list[list[str]]:
+    """Sentences of twenty words whose ranks follow Zipf's law."""
+    weights = 1.0 / (torch.arange(V) + 2.7)
+    return [[f"w{id}" for id in row] for row in weights.multinomial(words, replacement=True).view(-1, 20).tolist()]
+
+
+def word2vec_races(device: str, scale: int) -> Iterator[Race]:
+    """One step over a stretch of text of 200,000 words, beside the same step of the CPU's plain loop."""
+    V, D, n, window, N = 80_000 // scale, 100, 7, 5, 200_000 // scale
+    rows = [torch.randn(V, D, device=device) * 0.1 for _ in range(2)]
+    weights = 1.0 / (torch.arange(V, device=device) + 2.7) ** 0.5  # as sub-sampling leaves them
+    given = [
+        weights.multinomial(N, replacement=True).int(),
+        torch.randint(1, window + 1, (N,), device=device, dtype=torch.int32),
+        weights.multinomial(N * n, replacement=True).int().view(N, n),
+    ]
+    on_cpu = [x.cpu() for x in (*rows, *given)]
+    numbers = N * (n + 1 + window + 1) * 2 * 4.0 * D  # each row of a window is read and added to
+    for kind, cbow in (("skipgram", False), ("cbow", True)):
+        for concurrency in (512, 1024, 2048, 4096, 8192):
+
+            def ours(cbow: bool = cbow, concurrency: int = concurrency) -> object:
+                return ops.word2vec_step(*rows, *given, window=window, rate=1e-4, cbow=cbow, concurrency=concurrency)
+
+            def plain(cbow: bool = cbow) -> object:
+                return ops.word2vec_step(*on_cpu, window=window, rate=1e-4, cbow=cbow)
+
+            runs = {"ours": ours, **({"the CPU's loop": plain} if concurrency == 512 else {})}
+            yield Race(f"word2vec_step {kind} {N} words, {concurrency} windows at a time", runs, numbers)
+
+
+def word_vector_speed(device: str, words: int) -> dict[str, Any]:
+    """Words per second, by the wall, and the loss of whole runs of two epochs: on the card and on all cores."""
+    from seqkit.embeddings.corpus import Corpus
+    from seqkit.embeddings.device_run import DeviceRun
+    from seqkit.embeddings.word2vec import Run, TrainingRun, Word2Vec
+
+    threads = torch.get_num_threads()
+    corpus, found = Corpus(draw_text(words, words // 200), threads=threads), {}
+    for architecture in ("skipgram", "cbow"):
+        options = Word2Vec(epochs=2, threads=threads, architecture=architecture)._options()
+        runs: dict[str, TrainingRun] = {
+            "ours": DeviceRun(corpus, options, torch.device(device)),
+            f"native trainer, {threads} threads": Run(corpus, options),
+        }
+        for name, run in runs.items():
+            begin = time.perf_counter()
+            run.run()
+            seconds, now = time.perf_counter() - begin, run.progress()
+            found[f"{architecture} {name}"] = {
+                "words_per_second": round(now.words / seconds), "loss": round(now.loss / now.pairs, 4)
+            }  # fmt: skip
+    return found
+
+
 def microseconds(run: Callable[[], object], device: str, repeats: int) -> list[float]:
     """Device time of each of `repeats` calls."""
     if device != "cuda":
@@ -899,7 +982,15 @@ def main() -> int:
     for given in itertools.chain(
         *(
             races(device, scale)
-            for races in (attention_races, other_races, crf_races, rnn_races, box_races, roi_align_races)
+            for races in (
+                attention_races,
+                other_races,
+                crf_races,
+                rnn_races,
+                box_races,
+                roi_align_races,
+                word2vec_races,
+            )
         )
     ):
         if arguments.only and not given.name.startswith(arguments.only):
@@ -915,6 +1006,9 @@ def main() -> int:
         print(f"{given.name:58} {record['floor_us']:8.1f} {ours:9.1f}  {best:20} {times}", flush=True)
     report["fresh_shapes_ms"] = fresh_shapes(device)
     print(f"thirty fresh shapes, ms by the wall: {report['fresh_shapes_ms']}")
+    if arguments.only in (None, "word2vec_step"):
+        report["word_vectors"] = word_vector_speed(device, 10_000_000 if device == "cuda" else 1_000_000)
+        print(f"word vectors: {report['word_vectors']}")
     report["seconds"] = round(time.monotonic() - begin, 1)
 
     name = report["device"].lower().replace(" ", "-")

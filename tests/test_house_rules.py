@@ -29,7 +29,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "training": set(),
     "nn": {"ops"},
     "decode": {"ops"},
-    "embeddings": {"text"},
+    "embeddings": {"text", "ops"},
     "models": {"nn", "decode.step"},
     "vision": {"nn", "ops"},
     "analysis": {"text", "decode"},

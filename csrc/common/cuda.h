@@ -114,6 +114,15 @@ SEQKIT_DEVICE void store_16(void* global, uint4 value) {
 SEQKIT_DEVICE float2 load_2(const float* from) { return *reinterpret_cast<const float2*>(from); }
 SEQKIT_DEVICE float4 load_4(const float* from) { return *reinterpret_cast<const float4*>(from); }
 
+// What the second cache holds: the first one of a multiprocessor does not see what others add by atomics.
+SEQKIT_DEVICE float load_past_l1(const float* from) {
+#ifdef SEQKIT_EMULATE
+  return *from;
+#else
+  return __ldcg(from);
+#endif
+}
+
 // sum + a . b, in the order of the four numbers.
 SEQKIT_DEVICE float dot_4(float4 a, float4 b, float sum) {
   return fmaf(a.w, b.w, fmaf(a.z, b.z, fmaf(a.y, b.y, fmaf(a.x, b.x, sum))));
@@ -209,6 +218,26 @@ SEQKIT_DEVICE float warp_sum(float value) {
 #pragma unroll
   for (int distance = 16; distance > 0; distance /= 2) value += __shfl_xor_sync(kWholeWarp, value, distance);
   return value;
+}
+
+// The sums of kCount numbers over a warp, a power of two up to 32: lane l gets that of number l / (32 / kCount). Half
+// of what is left is handed over at each distance, so that eight sums take nine shuffles, not forty.
+template <int kCount>
+SEQKIT_DEVICE float warp_sums(float (&values)[kCount]) {
+#pragma unroll
+  for (int left = kCount, distance = 16; left > 1; left /= 2, distance /= 2) {
+    const bool upper = threadIdx.x & static_cast<unsigned>(distance);
+#pragma unroll
+    for (int i = 0; i < left / 2; ++i) {
+      const float mine = upper ? values[i + left / 2] : values[i], other = upper ? values[i] : values[i + left / 2];
+      values[i] = mine + __shfl_xor_sync(kWholeWarp, other, distance);
+    }
+  }
+#pragma unroll
+  for (int distance = 16 / kCount; distance > 0; distance /= 2) {
+    values[0] += __shfl_xor_sync(kWholeWarp, values[0], distance);
+  }
+  return values[0];
 }
 
 SEQKIT_DEVICE float warp_max(float value) {

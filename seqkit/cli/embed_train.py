@@ -70,6 +70,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     ]:
         parser.add_argument(f"--{name}", action="store_true", default=argparse.SUPPRESS, help=text)
     parser.add_argument(
+        "--device", choices=("cpu", "cuda"), default=argparse.SUPPRESS,
+        help="where skipgram and cbow train (cpu); cuda is a GPU that torch sees",
+    )  # fmt: skip
+    parser.add_argument(
         "--memory", type=_bytes, default=argparse.SUPPRESS, metavar="SIZE",
         help="what vocabulary and text may take before they go to disk, as 500M or 2G",
     )  # fmt: skip
@@ -122,7 +126,7 @@ def _trainer(arguments: argparse.Namespace) -> Word2Vec | GloVe:
     }
     kind, options = trainers[arguments.model]
     known = {field.name for field in fields(kind)}
-    for name in (*(name for name, _, _ in OPTIONS), "hierarchical", "deterministic", "memory"):
+    for name in (*(name for name, _, _ in OPTIONS), "hierarchical", "deterministic", "memory", "device"):
         if hasattr(arguments, name):
             if name not in known:
                 raise InputError(f"--{name.replace('_', '-')}: model must have this option, got {arguments.model}")

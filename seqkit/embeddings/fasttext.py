@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from seqkit.embeddings import native
 from seqkit.embeddings.quantized import Int8Rows
 from seqkit.embeddings.vectors import WordVectors
-from seqkit.embeddings.word2vec import Run, Word2Vec
+from seqkit.embeddings.word2vec import TrainingRun, Word2Vec
 from seqkit.errors import InputError
 
 
@@ -43,13 +43,15 @@ class FastText(Word2Vec):
             raise InputError(f"FastText: buckets must be from 1 to {(1 << 31) - 1}, got {self.buckets}")
         if self.architecture != "skipgram" or self.hierarchical or self.softmax:
             raise InputError("FastText: training must be skip-gram with negative sampling, got another")
+        if self.device != "cpu":
+            raise InputError(f"FastText: device must be cpu, got {self.device}")
 
     def _options(self) -> native.Options:
         options = super()._options()
         options.min_n, options.max_n, options.buckets = self.min_n, self.max_n, self.buckets
         return options
 
-    def _vectors(self, run: Run) -> SubwordVectors:
+    def _vectors(self, run: TrainingRun) -> SubwordVectors:
         rows = run.matrix(0)[:, : self.dim]
         size, buckets = len(run.corpus), run.buckets()
         words = run.corpus.words

@@ -2,17 +2,18 @@
 
 The work is done by csrc/embedding on threads of its own; this module checks, starts, watches and keeps the result. A
 run is a sequence of chunks of half a megabyte of text, each seeded by its number, so that a checkpoint is the matrices
-and the number of chunks done.
+and the number of chunks done. `device_run` does the same work on a GPU.
 """
 
 from __future__ import annotations
 
 import ctypes
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +26,9 @@ from seqkit.embeddings.corpus import Corpus, Source
 from seqkit.embeddings.vectors import WordVectors
 from seqkit.embeddings.watch import watch
 from seqkit.errors import InputError
+
+if TYPE_CHECKING:
+    from seqkit.embeddings.device_run import DeviceRun
 
 ARCHITECTURES = ("skipgram", "cbow")
 OBJECTIVES = ("negative", "hierarchical", "softmax")
@@ -59,9 +63,10 @@ class Word2Vec:
         deterministic: the same bytes for any number of threads, at a quarter of the speed. Otherwise threads write
             into the same rows as they go, and only one thread gives the same bytes twice.
         memory: bytes that vocabulary and corpus may take before they go to disk.
+        device: "cpu", or "cuda" for negative sampling on a GPU (`device_run`), whose results depend on timing.
 
     Raises:
-        InputError: an option is out of its range.
+        InputError: an option is out of its range, or not there on a GPU.
     """
 
     dim: int = 100
@@ -80,6 +85,7 @@ class Word2Vec:
     seed: int = 1
     deterministic: bool = False
     memory: int | None = None
+    device: str = "cpu"
 
     def __post_init__(self) -> None:
         rules = [
@@ -98,6 +104,12 @@ class Word2Vec:
             raise InputError(f"Word2Vec: alpha must be at least min_alpha {self.min_alpha}, got {self.rate}")
         if not 0 <= self.sample <= 1:
             raise InputError(f"Word2Vec: sample must be from 0 to 1, got {self.sample}")
+        if not re.fullmatch(r"cpu|cuda(:[0-9]+)?", self.device):
+            raise InputError(f"Word2Vec: device must be cpu or cuda, got {self.device!r}")
+        if self.device != "cpu":
+            for name in ("hierarchical", "softmax", "deterministic"):
+                if getattr(self, name):
+                    raise InputError(f"Word2Vec: {name} must not be asked for on {self.device}, got it")
 
     @property
     def rate(self) -> float:
@@ -131,20 +143,31 @@ class Word2Vec:
             InputError: what `Corpus` raises; a checkpoint is missing or of other options or another text.
             KeyboardInterrupt: passed on, after the checkpoint was written.
         """
-        older = _Checkpoint.load(grow_from) if grow_from is not None else None
+        card = None
+        if self.device != "cpu":
+            from seqkit.embeddings.device_run import DeviceRun, find_card  # which import torch
+
+            if grow_from is not None:
+                raise InputError(f"Word2Vec.train: grow_from must be None on {self.device}, got {grow_from}")
+            card = find_card(self.device, dim=self.dim, window=self.window)  # asked before the text is read
+        older = Checkpoint.load(grow_from) if grow_from is not None else None
         known = dict(zip(older.words, map(int, older.counts), strict=True)) if older else None
         corpus = Corpus(
             source, min_count=self.min_count, max_vocab=self.max_vocab, memory=self.memory, threads=self.threads,
             known=known,
         )  # fmt: skip
-        run = Run(corpus, self._options())
-        if older is not None:
-            run.adopt(older)
+        run: Run | DeviceRun
+        if card is None:
+            run = Run(corpus, self._options())
+            if older is not None:
+                run.adopt(older)
+        else:
+            run = DeviceRun(corpus, self._options(), card)
         if resume:
             if checkpoint is None:
                 raise InputError("Word2Vec.train: checkpoint must be given to resume, got None")
-            run.restore(_Checkpoint.load(checkpoint), str(checkpoint))
-        run.train(checkpoint=checkpoint, every=every, on_progress=on_progress)
+            run.restore(Checkpoint.load(checkpoint), str(checkpoint))
+        train(run, checkpoint=checkpoint, every=every, on_progress=on_progress)
         return self._vectors(run)
 
     def _options(self) -> native.Options:
@@ -156,12 +179,73 @@ class Word2Vec:
             alpha=self.rate, min_alpha=self.min_alpha,
         )  # fmt: skip
 
-    def _vectors(self, run: Run) -> WordVectors:
+    def _vectors(self, run: TrainingRun) -> WordVectors:
         return WordVectors(run.corpus.words, run.matrix(0)[: len(run.corpus), : self.dim].copy())
+
+
+class TrainingRun(Protocol):
+    """What trains on a corpus, here or on a GPU: it goes on from its state, and its state can be kept."""
+
+    corpus: Corpus
+    options: native.Options
+    device: str  # the kind: cpu, cuda
+
+    def run(self) -> None:
+        """Trains until all epochs are done or `stop` is called."""
+
+    def stop(self) -> None: ...
+    def progress(self) -> native.Progress: ...
+    def matrix(self, which: int) -> NDArray[np.float32]:
+        """The rows of the input (0) or the output (1)."""
+
+    def buckets(self) -> NDArray[np.int32]: ...
+
+
+def train(
+    run: TrainingRun,
+    *,
+    checkpoint: str | Path | None = None,
+    every: float = 600.0,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> None:
+    """Trains to the end, on a thread beside this one."""
+    begin, total = time.monotonic(), run.corpus.n_words * int(run.options.epochs)
+
+    def tell() -> None:
+        if on_progress is not None:
+            now = run.progress()
+            loss = now.loss / now.pairs if now.pairs else float("nan")
+            seconds = time.monotonic() - begin
+            on_progress(Progress(words=now.words, total_words=total, loss=loss, seconds=seconds))
+
+    watch(
+        run.run,
+        run.stop,
+        finished=lambda: run.progress().words >= total,
+        tell=tell,
+        save=None if checkpoint is None else lambda: save(run, checkpoint),
+        every=every,
+    )
+
+
+def save(run: TrainingRun, path: str | Path) -> None:
+    """Writes the run's state."""
+    now = run.progress()
+    options = {name: str(getattr(run.options, name)) for name in native.OPTIONS}
+    meta = {"position": now.position, "words": now.words, "pairs": now.pairs, "device": run.device}
+    text = "\n".join(run.corpus.words).encode()
+    tensors: dict[str, NDArray[Any]] = {
+        "input": run.matrix(0), "output": run.matrix(1), "counts": run.corpus.counts, "buckets": run.buckets(),
+        "vocabulary": np.frombuffer(text, np.uint8), "loss": np.array([now.loss]),
+    }  # fmt: skip
+    with atomic_file(path) as temporary:
+        save_file(tensors, temporary, {**options, **{name: str(value) for name, value in meta.items()}})
 
 
 class Run:
     """A native trainer on a corpus."""
+
+    device = "cpu"
 
     def __init__(self, corpus: Corpus, options: native.Options) -> None:
         self.corpus, self.options = corpus, options
@@ -191,63 +275,24 @@ class Run:
         native.call("word2vec_progress", self.handle, ctypes.byref(found))
         return found
 
-    def train(
-        self,
-        *,
-        checkpoint: str | Path | None = None,
-        every: float = 600.0,
-        on_progress: Callable[[Progress], None] | None = None,
-    ) -> None:
-        """Trains to the end, on a thread beside this one."""
-        begin, total = time.monotonic(), self.corpus.n_words * int(self.options.epochs)
+    def run(self) -> None:
+        native.call("word2vec_run", self.handle)
 
-        def tell() -> None:
-            if on_progress is not None:
-                now = self.progress()
-                loss = now.loss / now.pairs if now.pairs else float("nan")
-                seconds = time.monotonic() - begin
-                on_progress(Progress(words=now.words, total_words=total, loss=loss, seconds=seconds))
+    def stop(self) -> None:
+        native.call("word2vec_stop", self.handle)
 
-        watch(
-            lambda: native.call("word2vec_run", self.handle),
-            lambda: native.call("word2vec_stop", self.handle),
-            finished=lambda: self.progress().words >= total,
-            tell=tell,
-            save=None if checkpoint is None else lambda: self.save(checkpoint),
-            every=every,
-        )
-
-    def save(self, path: str | Path) -> None:
-        """Writes the run's state."""
-        now = self.progress()
-        options = {name: str(getattr(self.options, name)) for name in native.OPTIONS}
-        meta = {"position": now.position, "words": now.words, "pairs": now.pairs}
-        text = "\n".join(self.corpus.words).encode()
-        tensors: dict[str, NDArray[Any]] = {
-            "input": self.matrix(0), "output": self.matrix(1), "counts": self.corpus.counts, "buckets": self.buckets(),
-            "vocabulary": np.frombuffer(text, np.uint8), "loss": np.array([now.loss]),
-        }  # fmt: skip
-        with atomic_file(path) as temporary:
-            save_file(tensors, temporary, {**options, **{name: str(value) for name, value in meta.items()}})
-
-    def restore(self, state: _Checkpoint, where: str) -> None:
+    def restore(self, state: Checkpoint, where: str) -> None:
         """Goes on from a state of the same options and the same text.
 
         Raises:
             InputError: they differ.
         """
-        for name in native.OPTIONS:
-            if name != "threads" and state.meta[name] != str(getattr(self.options, name)):
-                raise InputError(f"{where}: {name} must be {getattr(self.options, name)}, got {state.meta[name]}")
-        if state.words != self.corpus.words or not np.array_equal(state.counts, self.corpus.counts):
-            raise InputError(f"{where}: checkpoint must be of the same text, got one of other words or counts")
+        state.check(self, where)
         self.matrix(0)[:] = state.input
         self.matrix(1)[:] = state.output
-        position, words, pairs = (int(state.meta[name]) for name in ("position", "words", "pairs"))
-        now = native.Progress(position=position, words=words, pairs=pairs, loss=state.loss)
-        native.call("word2vec_restore", self.handle, ctypes.byref(now))
+        native.call("word2vec_restore", self.handle, ctypes.byref(state.progress()))
 
-    def adopt(self, state: _Checkpoint) -> None:
+    def adopt(self, state: Checkpoint) -> None:
         """Takes over the rows of an older vocabulary, whose words have the first ids here, and of its n-grams."""
         size, width = len(state.words), self.matrix(0).shape[1]
         if state.input.shape[1] != width or state.meta["dim"] != str(self.options.dim):
@@ -260,8 +305,8 @@ class Run:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Checkpoint:
-    """What `Run.save` wrote."""
+class Checkpoint:
+    """What `save` wrote."""
 
     meta: dict[str, str]
     words: list[str]
@@ -272,7 +317,7 @@ class _Checkpoint:
     loss: float
 
     @classmethod
-    def load(cls, path: str | Path) -> _Checkpoint:
+    def load(cls, path: str | Path) -> Checkpoint:
         try:
             with safe_open(str(path), "numpy") as file:
                 meta = file.metadata() or {}
@@ -285,3 +330,17 @@ class _Checkpoint:
         except (SafetensorError, KeyError, TypeError, ValueError) as error:
             names = ", ".join(field.name for field in fields(cls))
             raise InputError(f"{path}: checkpoint must hold {names}, got another file ({error})") from error
+
+    def progress(self) -> native.Progress:
+        position, words, pairs = (int(self.meta[name]) for name in ("position", "words", "pairs"))
+        return native.Progress(position=position, words=words, pairs=pairs, loss=self.loss)
+
+    def check(self, run: TrainingRun, where: str) -> None:
+        """Raises InputError unless the run has the same options, the same text and the same kind of device."""
+        for name in native.OPTIONS:
+            if name != "threads" and self.meta[name] != str(getattr(run.options, name)):
+                raise InputError(f"{where}: {name} must be {getattr(run.options, name)}, got {self.meta[name]}")
+        if (device := self.meta.get("device", "cpu")) != run.device:
+            raise InputError(f"{where}: device must be {run.device}, got {device}")
+        if self.words != run.corpus.words or not np.array_equal(self.counts, run.corpus.counts):
+            raise InputError(f"{where}: checkpoint must be of the same text, got one of other words or counts")

@@ -34,6 +34,7 @@ from seqkit.ops.recurrent import gru_cell, gru_cell_reference, lstm_cell, lstm_c
 from seqkit.ops.rnn import RecurrentWeights, gru, lstm, rnn
 from seqkit.ops.roi_align import roi_align, roi_align_reference
 from seqkit.ops.viterbi_align import viterbi_align, viterbi_align_reference
+from seqkit.ops.word2vec_step import word2vec_step, word2vec_step_reference
 from seqkit.ops.word_model import WordModel
 
 __all__ = [
@@ -88,4 +89,6 @@ __all__ = [
     "use_backend",
     "viterbi_align",
     "viterbi_align_reference",
+    "word2vec_step",
+    "word2vec_step_reference",
 ]

@@ -54,6 +54,7 @@ OPERATORS = {
     "roi_align": ("roi_align", "float32, float64, bfloat16 and float16, forward and backward"),
     "soft_nms": ("soft_nms_padded", "float32, on the CPU float64 too"),
     "viterbi_align": ("viterbi_align", "float32, float64, bfloat16 and float16 without gradient"),
+    "word2vec_step": ("word2vec_step", "float32; on CUDA rows of up to 1024 numbers, windows of up to 10000"),
 }
 
 

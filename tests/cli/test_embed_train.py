@@ -128,6 +128,8 @@ def test_sigterm_is_said_and_ends_with_its_code(
         (("-o", "v.bin", "--dim", "0"), "dim must be from 1"),
         (("-o", "v.bin", "--memory", "many"), "argument --memory"),
         (("-o", "-", "--format", "glove", "--json"), "vectors must go to a file"),
+        (("-o", "v.bin", "--model", "fasttext", "--device", "cuda"), "FastText: device must be cpu, got cuda"),
+        (("-o", "v.bin", "--model", "glove", "--device", "cuda"), "--device: model must have this option, got glove"),
     ],
 )
 def test_bad_options_end_with_2_before_any_work(
@@ -137,6 +139,17 @@ def test_bad_options_end_with_2_before_any_work(
     ran = seqkit("embed", "train", text, *arguments)
     assert (ran.code, ran.out) == (2, b"")
     assert says in ran.err
+    assert not (tmp_path / "v.bin").exists()
+
+
+def test_a_gpu_that_torch_does_not_see_ends_with_2(
+    seqkit: Any, text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    ran = seqkit("embed", "train", text, "-o", tmp_path / "v.bin", "--device", "cuda")
+    assert (ran.code, ran.out) == (2, b"")
+    assert ran.err.count("\n") == 1
+    assert "device cuda must be a card that torch sees, got none; cpu needs none" in ran.err
     assert not (tmp_path / "v.bin").exists()
 
 

@@ -56,6 +56,9 @@ PROMISES: dict[str, dict[str, tuple[str, ...]]] = {
         r"forward_kernelIf": (r"LDG\.E(\.CONSTANT)?$", r"FFMA"),
         r"backward_kernelI": (r"BAR\.SYNC", r"FFMA", r"LDS"),
     },
+    "word2vec_step": {  # past the first cache, by whole lines; additions that wait for no answer
+        r"step_kernel": (r"LDG\.E\.STRONG\.GPU", r"REDG?\.E\.ADD\.F32", r"SHFL\.BFLY", r"FFMA"),
+    },
 }
 ARCHITECTURES = ("sm_80", "sm_90")
 

@@ -78,7 +78,7 @@ def test_objectives_step_as_autograd_does(architecture: str, objective: str) -> 
     generator = np.random.default_rng(1)
     run.matrix(1)[:, :6] = generator.normal(size=(5, 6)) * 0.3
     x, q = (torch.tensor(run.matrix(i)[:, :6].astype(np.float64), requires_grad=True) for i in (0, 1))
-    run.train()
+    run.run()
 
     ids = [corpus.words.index(word) for word in words]
     paths = huffman(corpus.counts.tolist())

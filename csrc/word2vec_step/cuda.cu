@@ -11,10 +11,8 @@ constexpr int kMostWarps = 4;                                  // of a block, fe
 constexpr int64_t kSharedFloats = 163 * 1024 / sizeof(float);  // of a block on sm_80
 
 // What a lane holds of a row, and how many output rows it holds at a time: what fits into its registers.
-template <int kSlots_, int kOutputs_>
-struct Tile {
-  static constexpr int kSlots = kSlots_, kOutputs = kOutputs_;
-};
+template <int kSlots, int kOutputs>
+struct Tile {};
 
 // Calls `run` with the tile for rows of this width.
 template <typename Run>

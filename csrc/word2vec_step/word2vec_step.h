@@ -13,7 +13,7 @@
 // On the CPU a window begins where the one before it has ended: it is deterministic, and the specification. On CUDA
 // `concurrency` warps each walk through a stretch of positions of their own and add to the rows with atomics (Hogwild,
 // Niu et al. 2011): no step is lost, but the rows that a window meets depend on timing. Losses and pairs are those of
-// the rows as met.
+// the rows as met. A word that is drawn twice for a window, in two tiles of outputs, is met as the first has left it.
 //
 // A warp's lane has the numbers lane, lane + 32, ... of each row: a load or an atomic add of a warp then touches whole
 // lines of 128 bytes. Sixteen bytes a lane would cut loads to a quarter but make four partial additions to a sector of

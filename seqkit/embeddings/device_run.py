@@ -47,7 +47,7 @@ def find_card(device: str, *, dim: int, window: int) -> torch.device:
             f"Word2Vec: device {device} must be a card that torch sees, got {seen}; cpu trains without one"
         )
     if ops.backend("word2vec_step", found) != "native":
-        raise InputError(f"Word2Vec: the kernel for {device} must be built and chosen, got none; cpu needs none")
+        raise InputError(f"Word2Vec: the kernel for {device} must be built and chosen, got none; cpu trains without it")
     if not covers(found, dim=dim, window=window):
         raise InputError(f"Word2Vec: dim and window must be smaller on {device}, got {dim} and {window}")
     return found

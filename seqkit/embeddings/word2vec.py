@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -183,6 +183,7 @@ class Word2Vec:
         return WordVectors(run.corpus.words, run.matrix(0)[: len(run.corpus), : self.dim].copy())
 
 
+@runtime_checkable
 class TrainingRun(Protocol):
     """What trains on a corpus, here or on a GPU: it goes on from its state, and its state can be kept."""
 

@@ -47,7 +47,7 @@ def draw_apart(windows: int, D: int, n: int, *, window: int) -> dict[str, Any]:
         "outputs": rows[1],
         "ids": torch.tensor(ids, dtype=torch.int32),
         "radii": torch.tensor(radii, dtype=torch.int32),
-        "negatives": torch.tensor(negatives, dtype=torch.int32).view(-1, n),
+        "negatives": torch.tensor(negatives, dtype=torch.int32).view(len(ids), n),
     }
 
 
@@ -104,7 +104,7 @@ def test_one_warp_goes_through_a_text_as_the_cpu_does(cbow: bool, schedule: str)
         "outputs": torch.randn(12, 40, generator=generator),
         "ids": torch.randint(-1, 12, (60,), generator=generator, dtype=torch.int32),
         "radii": torch.randint(0, 4, (50,), generator=generator, dtype=torch.int32),
-        "negatives": torch.randint(12, (50, 9), generator=generator, dtype=torch.int32),
+        "negatives": torch.randint(12, (50, 7), generator=generator, dtype=torch.int32),
     }
     mine = step(given, 3, cbow=cbow, begin=7, concurrency=1)
     check(mine, given, 3, cbow=cbow, begin=7)

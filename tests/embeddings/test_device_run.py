@@ -155,9 +155,7 @@ def test_options_that_a_device_has_not_are_refused(options: dict[str, Any], says
 
 def test_a_card_is_asked_for_before_the_text_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(
-        InputError, match="device cuda must be a card that torch sees, got none; cpu trains"
-    ):
+    with pytest.raises(InputError, match="device cuda must be a card that torch sees, got none; cpu trains"):
         Word2Vec(device="cuda").train("no such text")
     with pytest.raises(InputError, match="grow_from must be None on cuda"):
         Word2Vec(device="cuda").train("no such text", grow_from="state")

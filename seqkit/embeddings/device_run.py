@@ -31,8 +31,8 @@ STRETCH = 1 << 18  # ids
 BLOCK = 8  # outputs of a window: the word and its negatives fill up whole blocks, as in csrc/embedding/word2vec.cpp
 # Windows at a time: too many for a vocabulary, and steps that know nothing of each other add up beyond the optimum.
 # Tried as a card at its worst would have it, each group of windows at once from the rows before it, on 2 million words,
-# 23,423 of them different, 3 epochs: 585 windows end with a loss of 2.500, 2,048 with 2.537, one at a time with 2.478; 4,096
-# diverge.
+# 23,423 of them different, 3 epochs: 585 windows end with a loss of 2.500, 2,048 with 2.537, one at a time with 2.478;
+# 4,096 diverge.
 WORDS_OF_WINDOW, MOST_WINDOWS = 40, 2048
 
 

@@ -105,8 +105,11 @@ def test_a_frame_is_judged_by_those_before_it(example: dict[str, Any], notes_onl
 def test_improvise_takes_steps_as_the_whole_piece_does(example: dict[str, Any]) -> None:
     """At a low temperature every bass is the likeliest one under the frames before it and the voices above it."""
     model = model_of(example)
+    with torch.no_grad():
+        for parameter in model.parameters():  # so that what came before decides
+            parameter *= 4
     seed = torch.randint(1, 89, (3, 4))
-    piece = model.improvise(seed, 5, temperature=1e-3, random=torch.Generator().manual_seed(1))
+    piece = model.improvise(seed, least=0, most=5, temperature=1e-3, random=torch.Generator().manual_seed(1))
     assert piece[:3].tolist() == seed.tolist()
     assert len(piece) == 8
     for step in range(3, 8):
@@ -117,14 +120,18 @@ def test_improvise_takes_steps_as_the_whole_piece_does(example: dict[str, Any]) 
         assert nll.argmin() == piece[step, 3]
 
 
-def test_improvise_ends_in_silence(example: dict[str, Any]) -> None:
+def test_improvise_ends_in_silence_once_it_may(example: dict[str, Any]) -> None:
     model = model_of(example)
     with torch.no_grad():
         for output in model.voices.outputs:
             output.bias[0] = 1e4
     seed = torch.randint(1, 89, (3, 4))
-    piece = model.improvise(seed, 5, temperature=1.0, random=torch.Generator().manual_seed(1))
-    assert piece.tolist() == seed.tolist()
+    random = torch.Generator().manual_seed(1)
+    assert model.improvise(seed, least=0, most=5, temperature=1.0, random=random).tolist() == seed.tolist()
+    piece = model.improvise(seed, least=2, most=5, temperature=1.0, random=random)
+    assert piece[:3].tolist() == seed.tolist()
+    assert len(piece) == 5
+    assert piece[3:, 0].all()
 
 
 def test_batches_are_a_function_of_seed_and_epoch(example: dict[str, Any]) -> None:
@@ -185,18 +192,16 @@ def test_the_example_trains_and_improvises(
 ) -> None:
     pytest.importorskip("mido")
     main, run = example["main"], tmp_path / "run"
-    main(["train", str(chorales), str(run), "--epochs", "40"])
+    main(["train", str(chorales), str(run), "--epochs", "60"])
     valid, test = capsys.readouterr().out.splitlines()
     assert valid.startswith("valid: nats a frame: notes ")
-    assert float(test.rpartition(" ")[2]) < 1.5  # after the first, voices; four equal softmaxes have 18
+    assert float(test.rpartition(" ")[2]) < 3.0  # by voices; where all 89 symbols are as likely it is 18
     midi = tmp_path / "a.mid"
-    main(["improvise", str(run), str(chorales), "-o", str(midi), "--seed-quarters", "3", "--quarters", "3"])
+    main(["improvise", str(run), str(chorales), "-o", str(midi), "--seed-quarters", "3", "--most", "3"])
     assert f"{midi}: 3 quarter notes of Bach" in capsys.readouterr().out
     assert midi.read_bytes()[:4] == b"MThd"
     assert midi.with_suffix(".png").read_bytes()[1:4] == b"PNG"
-    main(
-        ["improvise", str(run), str(chorales), "-o", str(tmp_path / "b.mid"), "--seed-quarters", "3", "--quarters", "3"]
-    )
+    main(["improvise", str(run), str(chorales), "-o", str(tmp_path / "b.mid"), "--seed-quarters", "3", "--most", "3"])
     assert (tmp_path / "b.mid").read_bytes() == midi.read_bytes()
 
 

@@ -66,9 +66,7 @@ def test_a_gradient_reaches_further_in_an_lstm(example: dict[str, Any]) -> None:
 
 
 def test_clipping_keeps_an_exploding_rnn_on_course(example: dict[str, Any]) -> None:
-    norms, clipped = example["repeat"](1.0, 60)
-    _, free = example["repeat"](None, 60)
-    assert max(norms) > 100
+    clipped, free = example["repeat"](1.0, 60), example["repeat"](None, 60)
     assert sum(clipped[-20:]) < 0.7 * sum(free[-20:])
 
 

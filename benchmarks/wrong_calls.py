@@ -132,6 +132,7 @@ class Operator:
     refused: dict[str, tuple[Any, ...]] = field(default_factory=dict)
     optional: tuple[str, ...] = ()
     unread: tuple[str, ...] = ()  # of a state: a step need not look at them
+    written: tuple[str, ...] = ()
     # Whether the reference's numbers, or its NaN, say nothing of an answer to these arguments.
     other_numbers: Callable[[Arguments], bool] = lambda arguments: False
     other_nan: Callable[[Arguments], bool] = lambda arguments: False
@@ -557,6 +558,39 @@ def call_sequence(op: str, arguments: Arguments) -> Any:
     return getattr(ops, op)(x, first, weights, **given)
 
 
+def draw_word2vec_step(draw: random.Random) -> Arguments:
+    V, D, n, L = draw.choice((1, 5, 40)), draw.choice((1, 4, 19)), draw.choice((0, 1, 5)), draw.choice((1, 9, 30))
+    begin, window = draw.randrange(L), draw.choice((1, 2, 5))
+    N = draw.randint(0, L - begin)
+    return {
+        "inputs": torch.randn(V, D),
+        "outputs": torch.randn(V, D),
+        "ids": integers(draw, (L,), -1, V - 1).int(),
+        "radii": integers(draw, (N,), 0, window).int(),
+        "negatives": integers(draw, (N, n), 0, V - 1).int(),
+        "window": window,
+        "rate": 0.05,
+        "begin": begin,
+        "negative_weight": draw.choice((1.0, 0.5)),
+        "cbow": draw.random() < 0.5,
+    }
+
+
+def call_word2vec_step(arguments: Arguments) -> Any:
+    rows = {name: x.clone() if isinstance(x := arguments[name], Tensor) else x for name in ("inputs", "outputs")}
+    return ops.word2vec_step(**{**arguments, **rows}), *rows.values()  # it writes to them
+
+
+def word2vec_ranges(arguments: Arguments) -> dict[str, tuple[int, int]]:
+    last = arguments["inputs"].shape[0] - 1
+    return {
+        "ids": (-(2**31), last),
+        "radii": (0, arguments["window"]),
+        "negatives": (0, last),
+        "begin": (0, len(arguments["ids"]) - len(arguments["radii"])),
+    }
+
+
 def sequence_operator(op: str, draw: Callable[[random.Random], Arguments]) -> Operator:
     return Operator(
         draw=draw,
@@ -718,6 +752,14 @@ OPERATORS = {
         },
         other_numbers=not_finite,
     ),
+    "word2vec_step": Operator(
+        draw=draw_word2vec_step,
+        call=call_word2vec_step,
+        written=("inputs", "outputs"),
+        ranges=word2vec_ranges,
+        refused={"window": (0, -1, 1025, *FAR), "rate": (NAN, INF, -INF), "negative_weight": (NAN, INF, -1.0)},
+        other_numbers=not_finite,
+    ),
     "box_iou": Operator(
         draw=lambda draw: {"a": draw_boxes(draw, draw.choice((1, 3))), "b": draw_boxes(draw, draw.choice((1, 40)))},
         call=lambda arguments: ops.box_iou(**arguments),
@@ -805,7 +847,7 @@ def strides(draw: random.Random, op: Operator, arguments: Arguments, path: Path_
 def layout(draw: random.Random, op: Operator, arguments: Arguments, path: Path_, x: Tensor) -> Damaged:
     kind = draw.randrange(6)
     floating = x.is_floating_point()
-    if kind == 0 and x.dtype != torch.bool:
+    if kind == 0 and x.dtype != torch.bool and path[0] not in op.written:  # torch hands on no lazy view to be written
         return torch._neg_view(x.neg()), False
     if kind == 1 and floating and x.dtype in (torch.float32, torch.float64):
         return torch.complex(x, x).conj(), False

@@ -158,11 +158,17 @@ void rnn_pack_halves(const Bfloat16* weight, bool turned, int64_t depth, int64_t
   const int64_t whole = round_up(depth, kHalvesDepth);
   for (int64_t panel = begin; panel < end; ++panel) {
     Bfloat16* packed = to + panel * whole * kRnnPanel;
-    std::fill_n(packed, whole * kRnnPanel, Bfloat16{0});
-    for (int64_t n = 0; n < std::min(kRnnPanel, columns - panel * kRnnPanel); ++n) {
-      const int64_t column = panel * kRnnPanel + n;
-      for (int64_t k = 0; k < depth; ++k) {
-        packed[place(k, n)] = turned ? weight[k * columns + column] : weight[column * depth + k];
+    for (int64_t first = 0; first < kRnnPanel; first += kTile) {
+      const int64_t column = panel * kRnnPanel + first, width = std::min(kTile, columns - column);
+      for (int64_t k = 0; k < whole; k += kHalvesDepth) {  // a tile
+        Bfloat16* tile = packed + place(k, first);
+        const int64_t steps = std::min(kHalvesDepth, depth - k);
+        if (width < kTile || steps < kHalvesDepth) std::fill_n(tile, kTileOfWeights, Bfloat16{0});
+        for (int64_t n = 0; n < width; ++n) {
+          const Bfloat16* from = turned ? weight + k * columns + column + n : weight + (column + n) * depth + k;
+          const int64_t stride = turned ? columns : 1;
+          for (int64_t step = 0; step < steps; ++step) tile[place(step, n)] = from[step * stride];
+        }
       }
     }
   }

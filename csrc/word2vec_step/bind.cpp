@@ -59,8 +59,10 @@ std::tuple<Tensor, Tensor> word2vec_step_op(Tensor inputs, Tensor outputs, const
                   ids.size(0) - N, ", the positions but those of radii, got ", begin);
   STD_TORCH_CHECK(window > 0 && window <= kMostWindow, kWhere, ": window must be from 1 to ", kMostWindow, ", got ",
                   window);
-  STD_TORCH_CHECK(std::isfinite(rate) && std::isfinite(negative_weight) && negative_weight >= 0, kWhere,
-                  ": rate must be finite and negative_weight not negative, got ", rate, " and ", negative_weight);
+  STD_TORCH_CHECK(std::isfinite(static_cast<float>(rate)) && std::isfinite(static_cast<float>(negative_weight)) &&
+                      negative_weight >= 0,
+                  kWhere, ": rate must be finite and negative_weight not negative, got ", rate, " and ",
+                  negative_weight);
   STD_TORCH_CHECK(concurrency > 0 && concurrency <= kMostConcurrency, kWhere, ": concurrency must be from 1 to ",
                   kMostConcurrency, ", got ", concurrency);
   STD_TORCH_CHECK(apart(inputs, outputs), kWhere, ": inputs and outputs must share no memory, got a part of both");

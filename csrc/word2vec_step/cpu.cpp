@@ -28,6 +28,7 @@ void add(float* to, float factor, const float* row, int64_t width) {
 }  // namespace
 
 void word2vec_step(const Word2VecStep& call) {
+  if (call.positions == 0) return;
   const int64_t D = call.width, n_out = call.n_negatives + 1;
   std::vector<float> rows(2 * call.window * D), moves(2 * call.window * D), steps(2 * call.window * n_out);
   std::vector<int64_t> words(2 * call.window), outputs(n_out);

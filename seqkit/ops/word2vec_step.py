@@ -9,8 +9,6 @@ There is no gradient: the step is its own optimiser, and touches a few rows of t
 optimiser would go over whole.
 """
 
-import math
-
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -123,10 +121,11 @@ def word2vec_step(
     if not 0 <= begin <= len(ids) - len(radii):
         most = len(ids) - len(radii)
         raise InputError(f"ops.word2vec_step: begin must be from 0 to {most}, the ids but the radii, got {begin}")
-    if not math.isfinite(rate):
-        raise InputError(f"ops.word2vec_step: rate must be finite, got {rate}")
-    if not 0 <= negative_weight < math.inf:
-        raise InputError(f"ops.word2vec_step: negative_weight must be 0 or more, got {negative_weight}")
+    largest = torch.finfo(torch.float32).max
+    if not abs(rate) <= largest:
+        raise InputError(f"ops.word2vec_step: rate must be finite in float32, got {rate}")
+    if not 0 <= negative_weight <= largest:
+        raise InputError(f"ops.word2vec_step: negative_weight must be 0 or more and finite, got {negative_weight}")
     if not 1 <= concurrency <= MOST_CONCURRENCY:
         raise InputError(f"ops.word2vec_step: concurrency must be from 1 to {MOST_CONCURRENCY}, got {concurrency}")
     fits = inputs.dtype == torch.float32 and covers(inputs.device, dim=inputs.shape[1], window=window)

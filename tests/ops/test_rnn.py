@@ -299,6 +299,7 @@ def test_products_in_bfloat16_where_the_cpu_has_a_matrix_unit(
     cell: str, B: int, T: int, D: int, H: int, autocast: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Outputs, states and gradients are those of float32 but for the rounding of what is multiplied."""
+    allowed = 0.1 if cell == "relu" else 0.05  # a unit of relu may fall on the other side of zero
     torch.manual_seed(0)
     dtype = torch.float32 if autocast else torch.bfloat16
     x, states = inputs(cell, B, T, D, H, dtype)
@@ -314,7 +315,7 @@ def test_products_in_bfloat16_where_the_cpu_has_a_matrix_unit(
 
     for rounded, ours in zip(measured(True), measured(False), strict=True):
         assert rounded.dtype == ours.dtype
-        assert (rounded.float() - ours.float()).norm() <= 0.05 * ours.float().norm() + 1e-6
+        assert (rounded.float() - ours.float()).norm() <= allowed * ours.float().norm() + 1e-6
 
 
 @pytest.mark.skipif(not library.is_built("lstm"), reason="no native kernel in this build")

@@ -174,7 +174,7 @@ def test_numbers_out_of_range_are_refused(name: str, value: int, says: str, back
     [
         ({"window": 0}, "window must be from 1 to 1024, got 0"),
         ({"begin": 1}, "begin must be from 0 to 0, the ids but the radii, got 1"),
-        ({"rate": float("nan")}, "rate must be finite, got nan"),
+        ({"rate": float("nan")}, "rate must be finite in float32, got nan"),
         ({"negative_weight": -1.0}, "negative_weight must be 0 or more"),
         ({"concurrency": 0}, "concurrency must be from 1"),
         ({"ids": torch.zeros(6, dtype=torch.int64)}, "ids must be int32, got torch.int64"),

@@ -38,6 +38,7 @@ SOUND = [
     "nms",
     "soft_nms",
     "viterbi_align",
+    "word2vec_step",
 ]
 
 

@@ -1,9 +1,10 @@
 """Recurrent layers over whole sequences, forward and backward, against torch: seconds of CPU time and their ratio.
 
 The layer-normed LSTM against the same cell written in torch (a loop over steps, torch.nn.functional.layer_norm), and
-the plain LSTM against torch.nn.LSTM. Sizes as in word language models: 2 layers of 650, 35 steps of 20 sentences.
+the plain LSTM against torch.nn.LSTM. Sizes as in word language models: 2 layers of 650, 35 steps of 20 sentences. With
+`--precision bf16` both run under autocast, with float32 weights.
 
-    python benchmarks/recurrent.py --threads 1 --rounds 9
+    python benchmarks/recurrent.py [--threads 1] [--rounds 9] [--precision fp32|bf16] [--sentences 20] [--steps 35]
 """
 
 import argparse
@@ -17,7 +18,7 @@ from torch import Tensor
 from seqkit import ops
 from seqkit.training.allocator import keep_freed_memory
 
-LAYERS, T, B, H = 2, 35, 20, 650
+LAYERS, H = 2, 650
 
 
 def normed_weights() -> list[ops.RecurrentWeights]:
@@ -84,18 +85,26 @@ def torch_stack(layers: list[ops.RecurrentWeights]) -> torch.nn.LSTM:
     return stack
 
 
-def race(name: str, ours: Callable[[], Tensor], theirs: Callable[[], Tensor], exact: Tensor, rounds: int) -> None:
+def race(
+    name: str, ours: Callable[[], Tensor], theirs: Callable[[], Tensor], exact: Tensor, arguments: argparse.Namespace
+) -> None:
     """Prints the medians of interleaved rounds, and both errors against float64."""
     times: tuple[list[float], list[float]] = ([], [])
     errors = []
+
+    def called(run: Callable[[], Tensor]) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16, enabled=arguments.precision == "bf16"):
+            out = run()
+        return out
+
     for run in (ours, theirs):
-        out = run()
+        out = called(run)
         errors.append((out.detach().double() - exact).abs().max().item())
-        out.sum().backward()
-    for _ in range(rounds):
+        out.float().sum().backward()
+    for _ in range(arguments.rounds):
         for run, seconds in zip((ours, theirs), times, strict=True):
             start = time.process_time()
-            run().square().sum().backward()
+            called(run).float().square().sum().backward()
             seconds.append(time.process_time() - start)
     a, b = statistics.median(times[0]), statistics.median(times[1])
     print(f"{name}: {a:.3f} s, torch {b:.3f} s, {b / a:.2f} times; errors {errors[0]:.1e} and {errors[1]:.1e}")
@@ -106,27 +115,33 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
+    parser.add_argument("--sentences", type=int, default=20)
+    parser.add_argument("--steps", type=int, default=35)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     keep_freed_memory()  # as in training; for both sides
     torch.manual_seed(0)
     layers = normed_weights()
-    x = torch.randn(B, T, H, requires_grad=True)
+    x = torch.randn(arguments.sentences, arguments.steps, H, requires_grad=True)
     exact_layers = [
         ops.RecurrentWeights(*(None if w is None else w.detach().double() for w in layer)) for layer in layers
     ]
     with torch.no_grad(), ops.use_backend("reference"):
         exact_norm, exact_plain = (by_ops(x.double(), exact_layers, layer_norm) for layer_norm in (True, False))
     stack = torch_stack(layers)
-    print(f"{LAYERS} layers of {H}, {T} steps of {B} sentences, forward and backward, {arguments.threads} thread(s)")
+    print(
+        f"{LAYERS} layers of {H}, {arguments.steps} steps of {arguments.sentences} sentences, {arguments.precision}, "
+        f"forward and backward, {arguments.threads} thread(s)"
+    )
     race(
         "LSTM with layer norm",
         lambda: by_ops(x, layers, True),
         lambda: by_cells(x, layers),
         exact_norm,
-        arguments.rounds,
+        arguments,
     )
-    race("plain LSTM", lambda: by_ops(x, layers, False), lambda: stack(x)[0], exact_plain, arguments.rounds)
+    race("plain LSTM", lambda: by_ops(x, layers, False), lambda: stack(x)[0], exact_plain, arguments)
 
 
 if __name__ == "__main__":

@@ -57,7 +57,7 @@ def train_classifier(
     torch.manual_seed(training.seed)
     classifier = TextClassifier.new(config, lexicon, folder)
     if vectors is not None:
-        n_known = lexicon.put_vectors(vectors, classifier.model.features)
+        n_known = lexicon.put_vectors(vectors, classifier.model.features, spread=config.data.vector_spread)
         report.note(f"{n_known:,} of {lexicon.n_trained:,} words of the training data have a vector")
     n_parameters = sum(parameter.numel() for parameter in classifier.model.parameters())
     report.note(f"Classifier: {n_parameters:,} parameters, {len(train):,} texts, {len(classifier.classes)} classes")

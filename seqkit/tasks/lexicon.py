@@ -94,8 +94,12 @@ class Lexicon:
             spellings = torch.zeros(len(rows), 1, dtype=torch.int64)
         return Words(ids, lengths, spelled, spellings)
 
-    def put_vectors(self, vectors: WordVectors, features: WordFeatures) -> int:
-        """Puts the vectors of a file in a model's table; gives how many words of the training data have one."""
+    def put_vectors(self, vectors: WordVectors, features: WordFeatures, *, spread: float = 0.0) -> int:
+        """Puts the vectors of a file in a model's table; gives how many words of the training data have one.
+
+        Args:
+            spread: the standard deviation that the numbers put in are scaled to; 0 leaves them as they are.
+        """
         rows: dict[int, int] = {}
         for row, word in enumerate(_cased(vectors.words, self.lowercase)):
             (number,) = self.words.encode([word])
@@ -103,6 +107,9 @@ class Lexicon:
                 rows.setdefault(number, row)  # the more frequent of two spellings stands first
         if rows:
             matrix = torch.from_numpy(vectors.matrix[list(rows.values())])
+            deviation = float(matrix.std(correction=0))
+            if spread and deviation:
+                matrix = matrix * (spread / deviation)
             features.set_rows(torch.tensor(list(rows)), matrix)
         n_trained = self.n_trained
         return sum(number < n_trained for number in rows)

@@ -58,7 +58,7 @@ def train_tagger(
     if config.training.metric == "f1" and not has_f1:
         raise InputError(f"{where} [training]: `metric` must be loss or accuracy where labels mark no spans, got f1")
     if vectors is not None:
-        n_known = lexicon.put_vectors(vectors, tagger.model.features)
+        n_known = lexicon.put_vectors(vectors, tagger.model.features, spread=config.data.vector_spread)
         report.note(f"{n_known:,} of {lexicon.n_trained:,} words of the training data have a vector")
     n_parameters = sum(parameter.numel() for parameter in tagger.model.parameters())
     sizes = ", ".join(str(len(column)) for column in lexicon.labels)

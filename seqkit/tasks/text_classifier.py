@@ -46,6 +46,7 @@ class ClassificationDataConfig:
     train: list[str] = field(metadata={"help": "files of a class, a tab and a text a line; .gz and .xz are read too"})
     valid: list[str] = field(metadata={"help": "the same, for validation"})
     vectors: str = option("", "file of word vectors that the table starts from; none without it")
+    vector_spread: float = option(0.0, "standard deviation that their numbers are scaled to; 0 leaves them as they are")
     words: str = option("split", "punctuation split off, or what spaces separate", choices=("split", "spaces"))
     lowercase: bool = option(True, "words lose their case (their spelling keeps it)")
     min_count: int = option(1, "rarer words are unknown")
@@ -55,6 +56,8 @@ class ClassificationDataConfig:
         for name in ("min_count", "max_length"):
             if getattr(self, name) < 1:
                 raise InputError(f"data: `{name}` must be at least 1, got {getattr(self, name)}")
+        if not 0.0 <= self.vector_spread < float("inf"):
+            raise InputError(f"data: `vector_spread` must be 0 or more, got {self.vector_spread}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -41,6 +41,7 @@ class TaggingDataConfig:
     train: list[str] = field(metadata={"help": "files of words and labels in columns; .gz and .xz are read too"})
     valid: list[str] = field(metadata={"help": "the same, for validation"})
     vectors: str = option("", "file of word vectors that the table starts from; none without it")
+    vector_spread: float = option(0.0, "standard deviation that their numbers are scaled to; 0 leaves them as they are")
     lowercase: bool = option(True, "words lose their case (their spelling keeps it)")
     min_count: int = option(1, "rarer words are unknown")
     max_length: int = option(500, "longer sentences are left out of the training data")
@@ -49,6 +50,8 @@ class TaggingDataConfig:
         for name in ("min_count", "max_length"):
             if getattr(self, name) < 1:
                 raise InputError(f"data: `{name}` must be at least 1, got {getattr(self, name)}")
+        if not 0.0 <= self.vector_spread < float("inf"):
+            raise InputError(f"data: `vector_spread` must be 0 or more, got {self.vector_spread}")
 
 
 @dataclass(frozen=True, kw_only=True)

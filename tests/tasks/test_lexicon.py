@@ -70,6 +70,14 @@ def test_vectors_go_to_their_rows() -> None:
     torch.testing.assert_close(features.kept, torch.tensor([[2.0, 3.0]]))  # of two spellings the first
 
 
+def test_vectors_are_scaled_to_a_standard_deviation() -> None:
+    features = WordFeatures(9, 2, n_trained=8, n_characters=9, character_filters=0)
+    made().put_vectors(vectors(), features, spread=10.0)
+    scale = 10.0 / torch.tensor([0.0, 1.0, 2.0, 3.0]).std(correction=0)
+    torch.testing.assert_close(features.trained[5].detach(), scale * torch.tensor([0.0, 1.0]))
+    torch.testing.assert_close(features.kept, scale * torch.tensor([[2.0, 3.0]]))
+
+
 def test_labels_are_sorted_and_a_column_without_any_is_told() -> None:
     assert label_lists([["b", "_", "a", "b"], ["x"]], missing="_") == [["a", "b"], ["x"]]
     with pytest.raises(InputError, match="`train` must have a label in column 2, got none"):

@@ -30,6 +30,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--ensemble", action="append", default=[], type=Path, metavar="MODEL",
         help="a further translator or classifier that votes; repeatable",
     )  # fmt: skip
+    parser.add_argument(
+        "--adapt", type=float, default=0.0, metavar="RATE",
+        help="dynamic evaluation of a language model with a carried state: it learns from the text at this rate, each "
+        "piece after it was scored",
+    )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="one JSON object")
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
@@ -50,6 +55,8 @@ def run(arguments: argparse.Namespace) -> int:
     set_threads(arguments.threads)
     warn_if_not_built()
     task = saved_tables(arguments.model).get("task", "translation")
+    if arguments.adapt and task != "language-model":
+        raise InputError(f"evaluate: `--adapt` must be for a language model, got a model of the task {task}")
     if task in OTHERS:
         if arguments.reference or arguments.output or arguments.baseline:
             raise InputError(
@@ -93,11 +100,11 @@ def _evaluate_language_model(arguments: argparse.Namespace) -> int:
 
     lines = read_lines([arguments.source], name="text")
     model = LanguageModel.load(arguments.model, device=arguments.device)
-    score = model.score(lines)
+    score = model.score(lines, adapt=arguments.adapt)
     figures = {
         "bits_per_character": score.bits_per_character, "perplexity": score.perplexity,
         "word_perplexity": score.word_perplexity, "loss": score.loss, "tokens": score.tokens,
-        "characters": score.characters, "words": score.words, "unknown": score.unknown,
+        "characters": score.characters, "words": score.words, "unknown": score.unknown, "adapt": arguments.adapt,
     }  # fmt: skip
     if arguments.json:
         print(json.dumps(figures))
@@ -108,6 +115,8 @@ def _evaluate_language_model(arguments: argparse.Namespace) -> int:
           f"({score.words:,})")  # fmt: skip
     data = model.config.data
     context = "each line for itself" if data.lines else "one text, each token behind its past within the model's reach"
+    if arguments.adapt:
+        context = f"one text that the model learns from at the rate {arguments.adapt:g}, each piece after its score"
     print(f"scored as {context}; {score.unknown:,} tokens are unknown to the model")
     return 0
 

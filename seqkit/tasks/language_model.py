@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -23,6 +24,7 @@ from seqkit.text.tokenizer import Tokenizer, load_tokenizer
 
 STREAMS = 64  # parts of a long text that a recurrent model scores side by side
 ROWS = 1024  # tokens whose logits are held at a time
+PIECE = 128  # tokens that a recurrent model reads at a time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,13 +98,21 @@ class LanguageModel:
                 lines[-1].append(token)
         return "\n".join(map(self.tokenizer.decode, lines))
 
-    def score(self, lines: Sequence[str]) -> TextScore:
+    def score(self, lines: Sequence[str], *, adapt: float = 0.0) -> TextScore:
         """How likely the lines are, as texts of their own or as one text, as the model was trained.
 
         Of one text each token is scored behind at least `data.context` tokens, or all that stand before it.
+
+        Args:
+            adapt: the rate of dynamic evaluation (Krause et al. 2018, arXiv:1709.07432): after each 128 tokens are
+                scored, the weights move by so much of their mean gradient. In the end they are as before. 0 learns
+                nothing.
+
+        Raises:
+            InputError: `adapt` is negative, or the model carries no state along one text.
         """
         encoded = [self.encode(line) for line in lines]
-        logp = self.token_logprobs(encoded)
+        logp = self.token_logprobs(encoded, adapt=adapt)
         unknown = sum(tokens.count(self.tokenizer.unk_id) for tokens in encoded)
         return TextScore(
             nats=-math.fsum(math.fsum(row) for row in logp), tokens=sum(map(len, encoded)),
@@ -110,15 +120,19 @@ class LanguageModel:
             unknown=unknown,
         )  # fmt: skip
 
-    @torch.no_grad()
-    def token_logprobs(self, encoded: Sequence[Sequence[int]]) -> list[list[float]]:
-        """The log-probability in nats of each token of each line."""
+    def token_logprobs(self, encoded: Sequence[Sequence[int]], *, adapt: float = 0.0) -> list[list[float]]:
+        """The log-probability in nats of each token of each line; `adapt` and errors as in `score`."""
+        if not 0.0 <= adapt < math.inf:
+            raise InputError(f"score: `adapt` must be 0 or more, got {adapt}")
+        if adapt and (self.config.data.lines or self.model.initial_state(1) is None):
+            raise InputError(f"score: `adapt` must be 0 for a model that carries no state along a text, got {adapt}")
         self.model.eval()
         if self.config.data.lines:
             return self._of_lines(encoded)
         ids = np.fromiter((token for line in encoded for token in line), np.int64)
         ends = np.cumsum([len(line) for line in encoded])
-        return [part.tolist() for part in np.split(self._of_stream(ids), ends[:-1])] if len(ids) else []
+        found = self._while_learning(ids, adapt) if adapt else self._of_stream(ids)
+        return [part.tolist() for part in np.split(found, ends[:-1])] if len(ids) else []
 
     def sample(self, prompts: Sequence[str], options: SampleOptions | None = None) -> list[list[str]]:
         """`options.n_samples` texts that begin with each prompt; `max_length` counts the tokens after it.
@@ -150,6 +164,7 @@ class LanguageModel:
         )  # fmt: skip
         return [[self.text(hypothesis.tokens) for hypothesis in several] for several in found]
 
+    @torch.no_grad()
     def _of_lines(self, encoded: Sequence[Sequence[int]]) -> list[list[float]]:
         rows: list[list[float]] = [[] for _ in encoded]
         tokenizer = self.tokenizer
@@ -163,6 +178,7 @@ class LanguageModel:
                 rows[index] = row[: len(encoded[index])]
         return rows
 
+    @torch.no_grad()
     def _of_stream(self, ids: NDArray[np.int64]) -> NDArray[np.float64]:
         """Windows of `context` tokens that are read and `stride` that are scored too; the first is scored whole."""
         data = self.config.data
@@ -182,8 +198,8 @@ class LanguageModel:
             rows, wanted = (part[shape].unfold(0, stride + context, stride).to(device) for part in (inputs, targets))
             state = self.model.initial_state(len(windows))
             parts = []
-            for at in range(0, stride + context, 128 if carries else stride + context):
-                piece = slice(at, at + (128 if carries else stride + context))
+            for at in range(0, stride + context, PIECE if carries else stride + context):
+                piece = slice(at, at + (PIECE if carries else stride + context))
                 hidden, state = self.model(rows[:, piece].contiguous(), state)
                 parts.append(self._chosen(hidden, wanted[:, piece].contiguous()))
             logp = torch.cat(parts, dim=1).double().cpu().numpy()
@@ -191,6 +207,31 @@ class LanguageModel:
                 scored = 0 if window == 0 else context
                 found[window * stride + scored : (window + 1) * stride + context] = logp[row, scored:]
         return found[: len(ids)]
+
+    def _while_learning(self, ids: NDArray[np.int64], rate: float) -> NDArray[np.float64]:
+        """The text from beginning to end, piece by piece: scored first, then learnt from by gradient descent."""
+        parameters = [parameter.requires_grad_() for parameter in self.model.parameters()]
+        before = [parameter.detach().clone() for parameter in parameters]
+        targets = torch.from_numpy(ids).to(parameters[0].device)[None]
+        inputs = targets.roll(1, dims=1)
+        inputs[:, :1] = self.tokenizer.eos_id
+        state = self.model.initial_state(1)
+        found = np.empty(len(ids))
+        try:
+            for at in range(0, len(ids), PIECE):
+                piece = slice(at, at + PIECE)
+                with torch.enable_grad():
+                    hidden, state = self.model(inputs[:, piece], state)
+                    logp = self._chosen(hidden, targets[:, piece])[0]
+                    gradients = torch.autograd.grad(logp.mean(), parameters)
+                found[piece] = logp.detach().double().cpu().numpy()
+                state = cast(Tensor, state).detach()
+                with torch.no_grad():
+                    torch._foreach_add_(parameters, gradients, alpha=rate)
+        finally:
+            with torch.no_grad():
+                torch._foreach_copy_(parameters, before)
+        return found
 
     def _chosen(self, hidden: Float[Tensor, "B T H"], targets: Int[Tensor, "B T"]) -> Float[Tensor, "B T"]:
         """The log-probability of each target."""

@@ -90,3 +90,4 @@ def test_what_cannot_be_evaluated_is_told(seqkit: Any, tiny_run: Path, data: Pat
     assert ran.code == 2
     assert ran.err.count("\n") == 1
     assert "none.tsv: corpus must be a file that can be read" in seqkit("evaluate", tiny_run, "none.tsv").err
+    assert "`--adapt` must be for a language model" in seqkit("evaluate", tiny_run, data, "--adapt", "0.1").err

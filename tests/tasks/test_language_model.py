@@ -79,6 +79,35 @@ def test_each_token_of_a_long_text_has_its_context(kind: str, n: int) -> None:
             assert min(abs(p - found[t]) for p in possible) < 1e-4
 
 
+def test_a_model_that_adapts_scores_each_piece_before_it_learns_from_it() -> None:
+    model = made(lines=False)
+    before = {name: value.clone() for name, value in model.model.state_dict().items()}
+    encoded = [model.encode("abcabc") for _ in range(200)]
+    still, moved = ([x for row in model.token_logprobs(encoded, adapt=rate) for x in row] for rate in (0.0, 0.5))
+    assert moved[:128] == pytest.approx(still[:128], abs=1e-5)
+    by_sgd = torch.optim.SGD(model.model.parameters(), lr=0.5)  # the second piece, written out
+    flat = torch.tensor([[model.tokenizer.eos_id, *(token for tokens in encoded for token in tokens)]])
+    hidden, state = model.model(flat[:, :128], model.model.initial_state(1))
+    torch.nn.functional.cross_entropy(model.model.logits(hidden)[0], flat[0, 1:129]).backward()
+    by_sgd.step()
+    with torch.no_grad():
+        hidden, _ = model.model(flat[:, 128:256], state.detach())
+        logp = model.model.logits(hidden)[0].log_softmax(-1).gather(1, flat[0, 129:257, None])[:, 0]
+    assert moved[128:256] == pytest.approx(logp.tolist(), abs=1e-5)
+    assert sum(moved[-128:]) > sum(still[-128:]) + 50
+    model.model.load_state_dict(before)
+    model.score(["abc"] * 99, adapt=0.5)
+    assert all(value.equal(before[name]) for name, value in model.model.state_dict().items())
+
+
+def test_only_a_model_with_a_carried_state_adapts() -> None:
+    for model in (made(lines=True), made(lines=False, kind="transformer")):
+        with pytest.raises(InputError, match="`adapt` must be 0 for a model that carries no state along a text, got 1"):
+            model.score(LINES, adapt=1.0)
+    with pytest.raises(InputError, match="`adapt` must be 0 or more, got nan"):
+        made(lines=False).score(LINES, adapt=math.nan)
+
+
 def test_figures_of_a_score() -> None:
     score = TextScore(nats=10 * math.log(2), tokens=5, characters=10, words=2, unknown=0)
     assert score.loss == pytest.approx(2 * math.log(2))

@@ -1,13 +1,13 @@
 """Claim: a training step of a word-level LSTM language model is faster than a plain torch loop, in no more memory.
 
-    python benchmarks/language_model.py [--threads 1] [--rounds 7] [--steps 4]
+    python benchmarks/language_model.py [--threads 1] [--rounds 7] [--steps 4] [--precision fp32|bf16]
 
 Zaremba et al. 2014's medium model: embeddings of 650, two LSTM layers of 650, 10,000 words, 20 streams of 35 words.
 Both do a whole step: embedding, layers with dropout 0.5, output layer, cross-entropy, backward, clipping at norm 1 and
 Adam. The peer is what a tutorial writes: `nn.LSTM`, `nn.Linear`, `F.cross_entropy`, `clip_grad_norm_` and
-`torch.optim.Adam`, and a second time with `fused=True`. Rounds take turns in one process; medians of CPU time, ratios,
-both losses after the same steps from the same weights without dropout, and the peak memory of each in a process of its
-own.
+`torch.optim.Adam`, and a second time with `fused=True`; with `bf16` both under autocast. Rounds take turns in one
+process; medians of CPU time, ratios, both losses after the same steps from the same weights without dropout, and the
+peak memory of each in a process of its own.
 """
 
 import argparse
@@ -57,7 +57,7 @@ def windows() -> "itertools.cycle[Window]":
     return itertools.cycle(made)
 
 
-def plain_step(dropout: float, *, fused: bool) -> Callable[[], float]:
+def plain_step(dropout: float, precision: str, *, fused: bool) -> Callable[[], float]:
     torch.manual_seed(0)
     model, stream = Plain(dropout), windows()
     optimizer = torch.optim.Adam(model.parameters(), RATE, fused=fused)
@@ -66,9 +66,10 @@ def plain_step(dropout: float, *, fused: bool) -> Callable[[], float]:
     def step() -> float:
         nonlocal state
         window = next(stream)
-        logits, last = model(window.tokens, state)
-        state = last[0].detach(), last[1].detach()
-        loss = F.cross_entropy(logits.flatten(0, 1), window.targets.flatten())
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+            logits, last = model(window.tokens, state)
+            loss = F.cross_entropy(logits.flatten(0, 1), window.targets.flatten())
+        state = last[0].detach().float(), last[1].detach().float()
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -100,7 +101,7 @@ class Silent:
     def note(self, text: str) -> None: ...
 
 
-def our_step(dropout: float) -> Callable[[], float]:
+def our_step(dropout: float, precision: str) -> Callable[[], float]:
     torch.manual_seed(0)
     config = RNNLMConfig(embedding_dim=D, hidden_dim=D, n_layers=2, dropout=dropout)
     model, stream = RNNLM(config, vocab_size=V), windows()
@@ -112,8 +113,9 @@ def our_step(dropout: float) -> Callable[[], float]:
         return model.loss(hidden, window.targets, pad_id=0), window.targets.numel()
 
     training = TrainingConfig(
-        max_steps=1 << 30, max_epochs=0, learning_rate=RATE, schedule="constant", warmup=0, beta2=0.999, epsilon=1e-8
-    )
+        max_steps=1 << 30, max_epochs=0, learning_rate=RATE, schedule="constant", warmup=0, beta2=0.999, epsilon=1e-8,
+        precision=precision,
+    )  # fmt: skip
     trainer = Trainer(
         model, Streams(), loss, training, Path(tempfile.gettempdir()), validate=lambda _: {}, report=Silent()
     )  # fmt: skip
@@ -145,18 +147,17 @@ def high_water() -> float:
     return int(line.split()[1]) / 1024
 
 
-def peak(side: str, threads: int) -> float:
+def peak(side: str, arguments: argparse.Namespace) -> float:
     """Megabytes of a process that does five steps, without what torch itself takes."""
-    done = subprocess.run(
-        [sys.executable, __file__, "--threads", str(threads), "--one", side], capture_output=True, text=True, check=True
-    )
-    return float(done.stdout)
+    given = f"--threads {arguments.threads} --precision {arguments.precision}".split()
+    command = [sys.executable, __file__, *given, "--one", side]
+    return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
 
-SIDES: dict[str, Callable[[], Callable[[], float]]] = {
-    "seqkit": lambda: our_step(0.5),
-    "torch": lambda: plain_step(0.5, fused=False),
-    "torch, fused Adam": lambda: plain_step(0.5, fused=True),
+SIDES: dict[str, Callable[[str], Callable[[], float]]] = {
+    "seqkit": lambda precision: our_step(0.5, precision),
+    "torch": lambda precision: plain_step(0.5, precision, fused=False),
+    "torch, fused Adam": lambda precision: plain_step(0.5, precision, fused=True),
 }
 
 
@@ -165,25 +166,26 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--steps", type=int, default=4)
+    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
     parser.add_argument("--one", choices=SIDES, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     if arguments.one:
         before = high_water()
-        step = SIDES[arguments.one]()
+        step = SIDES[arguments.one](arguments.precision)
         for _ in range(5):
             step()
         print(high_water() - before)
         return
     keep_freed_memory()
 
-    ours, theirs = our_step(0.0), plain_step(0.0, fused=False)
+    ours, theirs = our_step(0.0, arguments.precision), plain_step(0.0, arguments.precision, fused=False)
     copy_weights(ours.model, theirs.model)  # type: ignore[attr-defined]
     losses = [(ours(), theirs()) for _ in range(6)]
     print(f"loss after 6 steps without dropout: seqkit {losses[-1][0]:.5f}, torch {losses[-1][1]:.5f}")
-    memory = {name: peak(name, arguments.threads) for name in SIDES}
+    memory = {name: peak(name, arguments) for name in SIDES}
 
-    steps = {name: make() for name, make in SIDES.items()}
+    steps = {name: make(arguments.precision) for name, make in SIDES.items()}
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     for step in steps.values():
         step()

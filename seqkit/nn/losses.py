@@ -10,6 +10,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from seqkit.ops import library
+
 
 def cross_entropy(
     logits: Float[Tensor, "B T V"], target: Int[Tensor, "B T"], *, pad_id: int, label_smoothing: float = 0.0
@@ -67,6 +69,8 @@ def linear_cross_entropy(
 
     The logits of some rows at a time become their own gradient in place, and the gradients of h, W and b are added up
     at once: [N, V] never exists. Backward only scales them: it can be called once, and gives no second derivative.
+    Under autocast to bfloat16 its products are of bfloat16, where the device is fast at them; the softmax and what is
+    added up stay in the weight's dtype.
 
     Differs: torch's `linear` and `cross_entropy` hold [N, V] three times.
     """
@@ -77,8 +81,13 @@ def linear_cross_entropy(
 class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor, pad_id: int) -> Tensor:
-        with torch.autocast(weight.device.type, enabled=False):
-            total, gradients = _losses(hidden, weight, bias, target, pad_id, wanted=any(ctx.needs_input_grad[:3]))
+        device = weight.device.type
+        rounded = torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device) == torch.bfloat16
+        products = torch.bfloat16 if rounded and (library.HAS_AMX or device != "cpu") else weight.dtype
+        with torch.autocast(device, enabled=False):
+            total, gradients = _losses(
+                hidden, weight, bias, target, pad_id, products, wanted=any(ctx.needs_input_grad[:3])
+            )
         ctx.gradients = gradients
         ctx.dtype = hidden.dtype
         return total
@@ -101,20 +110,21 @@ Gradients = tuple[Tensor | None, Tensor | None, Tensor | None]
 
 
 def _losses(
-    hidden: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor, pad_id: int, *, wanted: bool
-) -> tuple[Tensor, Gradients]:
-    """The loss, and the gradients of hidden, weight and bias where they are wanted."""
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor, pad_id: int, products: torch.dtype, *,
+    wanted: bool,
+) -> tuple[Tensor, Gradients]:  # fmt: skip
+    """The loss, and the wanted gradients of hidden, weight and bias; `products` is the dtype of what is multiplied."""
     counted = (target != pad_id).nonzero()[:, 0]
     whole = len(counted) == len(target)
     rows, targets = (hidden, target) if whole else (hidden[counted], target[counted])
-    rows = rows.to(weight.dtype)
+    rows, matrix = rows.to(products), weight.to(products)
     grad_rows = torch.empty_like(rows) if wanted else None
     grad_weight = torch.empty_like(weight) if wanted and len(rows) else torch.zeros_like(weight) if wanted else None
     grad_bias = torch.zeros_like(bias) if wanted and bias is not None else None
     total = weight.new_zeros(())
     for begin in range(0, len(rows), ROWS):
         some, these = rows[begin : begin + ROWS], targets[begin : begin + ROWS, None]
-        logits = F.linear(some, weight, bias)
+        logits = F.linear(some, matrix, None if bias is None else bias.to(products)).to(weight.dtype)
         logits -= logits.amax(dim=1, keepdim=True)
         chosen = logits.gather(1, these)
         shares = logits.exp_()
@@ -124,13 +134,17 @@ def _losses(
             continue
         gradient = shares.div_(normalizer)
         gradient.scatter_add_(1, these, gradient.new_full(these.shape, -1.0))
-        torch.mm(gradient, weight, out=grad_rows[begin : begin + ROWS])
-        if begin == 0:
+        if grad_bias is not None:
+            grad_bias += gradient.sum(0)
+        gradient = gradient.to(products)
+        torch.mm(gradient, matrix, out=grad_rows[begin : begin + ROWS])
+        if products != weight.dtype:
+            of_weight = gradient.t() @ some
+            grad_weight = grad_weight.copy_(of_weight) if begin == 0 else grad_weight.add_(of_weight)
+        elif begin == 0:
             torch.mm(gradient.t(), some, out=grad_weight)
         else:
             grad_weight.addmm_(gradient.t(), some)
-        if grad_bias is not None:
-            grad_bias += gradient.sum(0)
     if grad_rows is not None and not whole:
-        grad_rows = torch.zeros_like(hidden, dtype=weight.dtype).index_copy_(0, counted, grad_rows)
+        grad_rows = torch.zeros_like(hidden, dtype=products).index_copy_(0, counted, grad_rows)
     return total, (grad_rows, grad_weight, grad_bias)

@@ -15,6 +15,7 @@ import itertools
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -24,8 +25,7 @@ from seqkit.errors import InputError
 from seqkit.ops import viterbi_align
 
 
-@dataclass(frozen=True, kw_only=True)
-class Span:
+class Span(NamedTuple):
     """A token, or a word, and when it is said."""
 
     text: str
@@ -99,19 +99,24 @@ def path_spans(
     frame_seconds: float = 1.0,
 ) -> list[tuple[Span, ...]]:
     """The runs of equal labels in each path, without the blanks and what is -1."""
+    B, T = path.shape
+    here = torch.arange(T, device=path.device)
+    before = torch.nn.functional.pad(path, (1, 0), value=-1)[:, :T]
+    new = torch.where(path != before, here, T)
+    after = torch.nn.functional.pad(new.flip(1).cummin(dim=1).values.flip(1), (0, 1), value=T)[
+        :, 1:
+    ]  # next run's begin
+    said = (path >= 0) & (path != blank)
     probs = log_probs.detach().gather(2, path.clamp(min=0)[:, :, None])[:, :, 0].exp()  # B T
-    found = []
-    for classes, likely in zip(path.tolist(), probs.double().tolist(), strict=True):
-        spans, begin = [], 0
-        for label, run in itertools.groupby(classes):
-            end = begin + len(list(run))
-            if label >= 0 and label != blank:
-                mean = math.fsum(likely[begin:end]) / (end - begin)
-                times = {"begin": begin * frame_seconds, "end": end * frame_seconds}
-                spans.append(Span(text=labels[label], confidence=min(mean, 1.0), **times))
-            begin = end
-        found.append(tuple(spans))
-    return found
+    summed = torch.nn.functional.pad(torch.where(said, probs, 0.0).double().cumsum(dim=1), (1, 0))
+    rows, begins = (said & (new == here)).nonzero(as_tuple=True)
+    ends = after[rows, begins]
+    means = (summed[rows, ends] - summed[rows, begins]) / (ends - begins)
+    found: list[list[Span]] = [[] for _ in range(B)]
+    columns = (rows, path[rows, begins], begins * frame_seconds, ends * frame_seconds, means.clamp(max=1.0))
+    for row, label, begin, end, mean in zip(*(column.tolist() for column in columns), strict=True):
+        found[row].append(Span(labels[label], begin, end, mean))
+    return [tuple(spans) for spans in found]
 
 
 def join_words(tokens: Iterable[Span], space: str = " ") -> tuple[Span, ...]:

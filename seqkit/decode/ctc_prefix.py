@@ -61,7 +61,12 @@ class CTCHypothesis:
     score: float  # what hypotheses are ranked by: with the language model and the hot words
     logp: float  # of the text, by the frames alone; of the best path, that path's
     tokens: tuple[Span, ...]  # in its most probable alignment
-    words: tuple[Span, ...]  # none where the labels have no space
+    space: str | None  # the token between words
+
+    @property
+    def words(self) -> tuple[Span, ...]:
+        """The spans of its words; none where the labels have no space."""
+        return () if self.space is None else join_words(self.tokens, self.space)
 
 
 class CTCDecoder:
@@ -212,7 +217,10 @@ class CTCDecoder:
         logp = likely.masked_fill(beyond, 0.0).sum(dim=1).tolist()
         spans = path_spans(log_probs, path, self.labels, blank=self.blank, frame_seconds=frame_seconds)
         texts = [self._text(token.text for token in tokens) for tokens in spans]
-        return [self._hypothesis(*found) for found in zip(texts, spans, logp, logp, strict=True)]
+        return [
+            CTCHypothesis(text=text, score=score, logp=score, tokens=tokens, space=self.space)
+            for text, tokens, score in zip(texts, spans, logp, strict=True)
+        ]
 
     def beam_search(
         self,
@@ -271,7 +279,9 @@ class CTCDecoder:
             spans = path_spans(frames, path, self.labels, blank=self.blank, frame_seconds=frame_seconds)
             for b, tokens in zip(here, spans, strict=True):
                 best = kept[b][k]
-                results[b].append(self._hypothesis(best.text, tokens, best.score, best.logp))
+                results[b].append(
+                    CTCHypothesis(text=best.text, score=best.score, logp=best.logp, tokens=tokens, space=self.space)
+                )
         return results
 
     def _counts(self, where: str, log_probs: Tensor, lengths: Tensor | None, frame_seconds: float) -> Tensor:
@@ -309,10 +319,6 @@ class CTCDecoder:
             else:
                 texts[text] = _Found(text, first.labels, _log_add(first.score, score), _log_add(first.logp, logp))
         return sorted(texts.values(), key=lambda found: -found.score)
-
-    def _hypothesis(self, text: str, tokens: tuple[Span, ...], score: float, logp: float) -> CTCHypothesis:
-        words = () if self.space is None else join_words(tokens, self.space)
-        return CTCHypothesis(text=text, score=score, logp=logp, tokens=tokens, words=words)
 
 
 @dataclass(frozen=True)

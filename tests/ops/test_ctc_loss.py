@@ -5,6 +5,7 @@ import math
 import os
 import subprocess
 import sys
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,27 @@ def test_ctc_loss_equals_torchs_in_float64(
 
 
 @pytest.mark.parametrize("backend", ["auto", "reference"])
+def test_ctc_loss_equals_torchs_on_random_cases_of_every_kind(backend: str) -> None:
+    kinds: dict[str, int] = defaultdict(int)
+    for seed in range(40):
+        generator = torch.Generator().manual_seed(seed)
+        log_probs = torch.randn(6, 4, 4, generator=generator).double().log_softmax(dim=-1)
+        targets = torch.randint(1, 4, (4, 4), generator=generator)
+        given = log_probs, targets, *(torch.randint(0, n, (4,), generator=generator) for n in (7, 5))
+        with library.use_backend(backend):
+            got = trained(ops.ctc_loss, given, torch.float64, zero_infinity=bool(seed % 2))
+        wanted = trained(F.ctc_loss, given, torch.float64, zero_infinity=bool(seed % 2))
+        torch.testing.assert_close(got, wanted, rtol=1e-9, atol=1e-12, equal_nan=True)
+        for row, frames, size in zip(targets.tolist(), *(x.tolist() for x in given[2:]), strict=True):
+            repeats = sum(a == b for a, b in itertools.pairwise(row[:size]))
+            kinds["empty"] += size == 0
+            kinds["repeated"] += repeats > 0
+            kinds["infeasible"] += size + repeats > frames
+            kinds["without frames"] += frames == 0
+    assert min(kinds.values()) >= 10, kinds
+
+
+@pytest.mark.parametrize("backend", ["auto", "reference"])
 @pytest.mark.parametrize("target", [[1, 1], [1, 2], [1, 1, 2], []])
 @pytest.mark.parametrize(("frames", "zero_infinity"), [(0, False), (2, False), (2, True), (0, True)])
 def test_ctc_loss_of_targets_that_do_not_fit(
@@ -196,6 +218,25 @@ def test_ctc_loss_gradcheck(f: Any, backend: str) -> None:
 
     with library.use_backend(backend):
         assert torch.autograd.gradcheck(loss, leaf)
+
+
+@pytest.mark.parametrize("backend", ["auto", "reference"])
+@pytest.mark.parametrize("target", [[], [1, 1], [2, 2, 2], [1, 2, 1]])
+def test_ctc_loss_gradcheck_of_empty_repeated_and_infeasible_targets(target: list[int], backend: str) -> None:
+    leaf = torch.randn(5, 2, 3, generator=torch.Generator().manual_seed(0)).double().requires_grad_()
+    labels = torch.tensor([target, target], dtype=torch.int64)
+    frames = torch.tensor([5, max(len(target) - 1, 0)])  # the second does not fit, unless it is empty
+
+    def loss(x: Tensor) -> Tensor:
+        lengths = frames, torch.tensor([len(target)] * 2)
+        return ops.ctc_loss(x.log_softmax(-1), labels, *lengths, reduction="none", zero_infinity=True)
+
+    with library.use_backend(backend):
+        assert torch.autograd.gradcheck(loss, leaf)
+        losses = loss(leaf)
+        (grad,) = torch.autograd.grad(losses.sum(), leaf)
+    assert losses[1] == 0.0
+    assert not grad[:, 1].any()
 
 
 @needs_native

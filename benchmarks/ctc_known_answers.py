@@ -71,7 +71,9 @@ def compare(ours: CTCDecoder, peer: Any, logits: np.ndarray, width: int, pruning
     log_probs = torch.from_numpy(logits).log_softmax(dim=-1)[None]
     times = []
     for _ in range(rounds):
-        us, (found,) = clock(lambda: ours.beam_search(log_probs, beam_size=width, n_best=min(width, MOST + 10), **pruning))
+        us, (found,) = clock(
+            lambda: ours.beam_search(log_probs, beam_size=width, n_best=min(width, MOST + 10), **pruning)
+        )
         them, theirs = clock(lambda: peer.decode_beams(logits, beam_width=width, **pruning))
         times.append((us, them))
     mine = {x.text: (x.logp, x.score) for x in found}

@@ -103,12 +103,11 @@ def path_spans(
     here = torch.arange(T, device=path.device)
     before = torch.nn.functional.pad(path, (1, 0), value=-1)[:, :T]
     new = torch.where(path != before, here, T)
-    after = torch.nn.functional.pad(new.flip(1).cummin(dim=1).values.flip(1), (0, 1), value=T)[
-        :, 1:
-    ]  # next run's begin
+    next_new = new.flip(1).cummin(dim=1).values.flip(1)[:, 1:]
+    after = torch.nn.functional.pad(next_new, (0, 1), value=T)  # where the next run begins
     said = (path >= 0) & (path != blank)
     probs = log_probs.detach().gather(2, path.clamp(min=0)[:, :, None])[:, :, 0].exp()  # B T
-    summed = torch.nn.functional.pad(torch.where(said, probs, 0.0).double().cumsum(dim=1), (1, 0))
+    summed = torch.nn.functional.pad(probs.double().cumsum(dim=1), (1, 0))
     rows, begins = (said & (new == here)).nonzero(as_tuple=True)
     ends = after[rows, begins]
     means = (summed[rows, ends] - summed[rows, begins]) / (ends - begins)

@@ -140,6 +140,15 @@ def test_beam_search_prefers_hot_words(hot_words: dict[str, float] | list[str]) 
     check(CTCDecoder(LABELS, hot_words=hot_words, hot_word_score=2.0), log_probs, ranked(log_probs[0], score))
 
 
+def test_symbols_of_the_model_are_no_words() -> None:
+    labels = ["", "<", "s", ">", " "]
+    log_probs = torch.eye(5)[None, [1, 2, 3]].mul(20.0).log_softmax(dim=-1)
+    lm = bigrams({"s": -1.0}, {("<s>", "s"): -0.1})
+    (best,) = CTCDecoder(labels, lm=lm).beam_search(log_probs)[0]
+    assert best.text == "<s>"
+    assert best.score - best.logp == pytest.approx(0.5 * sum(lm.score(["?"])) + 1.5 - 10.0, abs=1e-4)
+
+
 def test_labels_without_a_space_spell_one_word() -> None:
     log_probs = frames(1, 4, 3)
     decoder = CTCDecoder(LABELS[:3])

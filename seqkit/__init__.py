@@ -11,7 +11,7 @@ __version__ = "0.1.0"
 def load(folder: str | Path, *, device: str = "cpu") -> Any:
     """What a run folder holds, ready to use: the model, its tokenizers and its config.
 
-    A `Translator`, a `LanguageModel`, a `WordTagger` or a `TextClassifier`, as the run's task is.
+    A `Translator`, a `LanguageModel`, a `WordTagger`, a `TextClassifier` or a `Transcriber`, as the run's task is.
 
     Raises:
         InputError: the folder is not a run, or a file in it is damaged.

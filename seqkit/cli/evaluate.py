@@ -2,7 +2,8 @@
 
 A translator: BLEU, chrF and TER with their sacreBLEU signatures, and perplexity. A language model: bits per character
 and perplexity of a text. A tagger: span F1 as conlleval counts it, where labels mark spans, and the accuracy of words.
-A classifier: accuracy with its 95 % interval.
+A classifier: accuracy with its 95 % interval. A CTC model, on a manifest: error rates of labels, words and characters,
+found as the `[search]` table of its config.toml says.
 """
 
 from __future__ import annotations
@@ -162,7 +163,27 @@ def _evaluate_classifier(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _evaluate_transcriber(arguments: argparse.Namespace) -> int:
+    from seqkit.tasks.transcriber import Transcriber, read_manifest
+
+    recordings = read_manifest([arguments.source])
+    score = Transcriber.load(arguments.model, device=arguments.device).evaluate(recordings)
+    if arguments.json:
+        rates = {
+            name: asdict(rate) | {"error_rate": rate.value}
+            for name, rate in (("labels", score.labels), ("words", score.words), ("characters", score.characters))
+        }
+        print(json.dumps({"loss": score.loss, "recordings": len(recordings)} | rates))
+        return 0
+    print(f"label {score.labels}")
+    print(f"word {score.words}")
+    print(f"character {score.characters}")
+    print(f"loss = {score.loss:.4f} nats a label")
+    return 0
+
+
 OTHERS = {
+    "ctc": _evaluate_transcriber,
     "language-model": _evaluate_language_model,
     "tagging": _evaluate_tagger,
     "classification": _evaluate_classifier,

@@ -8,7 +8,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-DIGITS = {"loss": 4, "perplexity": 2, "bleu": 2, "f1": 4, "accuracy": 4}
+DIGITS = {"loss": 4, "perplexity": 2, "bleu": 2, "f1": 4, "accuracy": 4, "error_rate": 4}
 
 
 class TrainingReport:

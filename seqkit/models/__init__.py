@@ -6,6 +6,8 @@ import importlib
 from typing import Any
 
 _HOME = {
+    "CTCConfig": "ctc",
+    "CTCModel": "ctc",
     "Classifier": "classifier",
     "ClassifierConfig": "classifier",
     "PlainSeq2Seq": "plain_seq2seq",

@@ -22,6 +22,7 @@ TASKS = {
     "language-model": Task("language_modelling:train_language_model", "language_model:LanguageModel"),
     "tagging": Task("tagging:train_tagger", "word_tagger:WordTagger"),
     "classification": Task("classification:train_classifier", "text_classifier:TextClassifier"),
+    "ctc": Task("ctc:train_ctc", "transcriber:Transcriber"),
 }
 
 

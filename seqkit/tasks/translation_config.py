@@ -85,6 +85,10 @@ class TranslationConfig:
             "validation": ValidationConfig, "search": BeamOptions,
         }  # fmt: skip
         values = read_tables(tables, task=TASK, parts=parts, models=MODELS, where=where)
+        if values["training"].metric not in ("loss", "bleu"):
+            raise InputError(
+                f"{where} [training]: `metric` must be loss or bleu for a translator, got {values['training'].metric}"
+            )
         if tables.get("training", {}).get("metric") == "bleu" and not values["validation"].bleu:
             raise InputError(f"{where} [validation]: `bleu` must be true where training.metric is bleu, got false")
         return cls(**values)

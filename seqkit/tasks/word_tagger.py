@@ -75,8 +75,10 @@ class TaggingConfig:
         parts: dict[str, type] = {"data": TaggingDataConfig, "training": TrainingConfig}
         values = read_tables(tables, task=TASK, parts=parts, models=MODELS, where=where)
         training: TrainingConfig = values["training"]
-        if training.metric == "bleu":
-            raise InputError(f"{where} [training]: `metric` must be loss, accuracy or f1 for a tagger, got bleu")
+        if training.metric not in ("loss", "accuracy", "f1"):
+            raise InputError(
+                f"{where} [training]: `metric` must be loss, accuracy or f1 for a tagger, got {training.metric}"
+            )
         if training.label_smoothing and "label_smoothing" in tables.get("training", {}):
             raise InputError(
                 f"{where} [training]: `label_smoothing` must be 0 for a tagger, got {training.label_smoothing}"

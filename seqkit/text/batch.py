@@ -119,7 +119,7 @@ class TokenBatches:
 
     def __init__(
         self,
-        pairs: Sequence[tuple[list[int], list[int]]],
+        pairs: Sequence[tuple[Sequence[int], Sequence[int]]],
         *,
         batch_tokens: int,
         seed: int,
@@ -127,7 +127,7 @@ class TokenBatches:
         bos_id: int,
         eos_id: int,
         bucket: int = 2,
-        encode: Callable[[int, int], tuple[list[int], list[int]]] | None = None,
+        encode: Callable[[int, int], tuple[Sequence[int], Sequence[int]]] | None = None,
     ) -> None:
         if len(pairs) == 0:
             raise InputError("TokenBatches: pairs must hold at least one pair, got none")

@@ -34,6 +34,8 @@ from seqkit.training.checkpoint import average_checkpoints, load_tensors, save_t
 from seqkit.training.metrics import Metrics
 from seqkit.training.schedule import SCHEDULES, Schedule
 
+LESS_IS_BETTER = ("loss", "error_rate")
+METRICS = (*LESS_IS_BETTER, "bleu", "accuracy", "f1")
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -60,7 +62,7 @@ class TrainingConfig:
     precision: str = option("fp32", "autocast of the forward pass", choices=tuple(PRECISIONS))
     ema_decay: float = option(0.0, "decay of an exponential moving average of the weights; 0 for none")
     validate_every: int = option(0, "steps between validations; 0 for once an epoch")
-    metric: str = option("loss", "what decides which weights are best", choices=("loss", "bleu", "accuracy", "f1"))
+    metric: str = option("loss", "what decides which weights are best", choices=METRICS)
     patience: int = option(0, "validations without progress before training stops; 0 for never")
     keep_best: int = option(1, "best checkpoints kept")
     keep_last: int = option(1, "last checkpoints kept")
@@ -166,7 +168,7 @@ class Trainer:
 
     Args:
         loss: gives the summed loss of a batch and the number of items summed over.
-        validate: gives named figures of the model, that of `config.metric` among them; only of `loss` is less better.
+        validate: gives named figures of the model, that of `config.metric` among them; of some, less is better.
         carried: tensors beside the weights that `loss` changes in place, such as a state that the next batch starts
             from; they are kept in the checkpoint.
         report: told of steps and records; it prints, this module does not.
@@ -341,7 +343,7 @@ class Trainer:
         with self._weights(self.average):
             figures = self._figures()
             weights = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
-        value = -figures["loss"] if config.metric == "loss" else figures[config.metric]
+        value = figures[config.metric] * (-1.0 if config.metric in LESS_IS_BETTER else 1.0)
         if not math.isfinite(value):
             value = -math.inf
         progress.validated_step = progress.step

@@ -65,9 +65,10 @@ def edits(found: Sequence[Hashable], there: Sequence[Hashable]) -> tuple[int, in
 
 def error_rate(found: Iterable[Sequence[Hashable]], there: Iterable[Sequence[Hashable]]) -> ErrorRate:
     """The errors of all sequences; words for the word error rate, characters for that of characters."""
-    sums, total, wrong, sequences = [0, 0, 0], 0, 0, 0
-    for mine, gold in zip(found, there, strict=True):
-        parts = edits(mine, gold)
-        sums = [a + b for a, b in zip(sums, parts, strict=True)]
-        total, wrong, sequences = total + len(gold), wrong + any(parts), sequences + 1
-    return ErrorRate(*sums, total, wrong, sequences)
+    pairs = list(zip(found, there, strict=True))
+    parts = [edits(mine, gold) for mine, gold in pairs]
+    return ErrorRate(
+        substitutions=sum(each[0] for each in parts), deletions=sum(each[1] for each in parts),
+        insertions=sum(each[2] for each in parts), total=sum(len(gold) for _, gold in pairs),
+        wrong=sum(any(each) for each in parts), sequences=len(pairs),
+    )  # fmt: skip

@@ -20,11 +20,11 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from seqkit import ops
 from seqkit.config import option
 from seqkit.errors import InputError
 from seqkit.nn.dropout import locked_dropout
 from seqkit.nn.linear import Linear
+from seqkit.nn.losses import ctc_losses
 from seqkit.nn.sequence_encoder import ENCODERS, SequenceEncoder
 
 BLANK = 0
@@ -123,10 +123,7 @@ class CTCModel(nn.Module):
     ) -> Float[Tensor, " B"]:  # fmt: skip
         """-log p(target) of each, the sum over all alignments; 0 of a target that does not fit into its frames."""
         logits, lengths = self.logits(features, lengths)
-        return ops.ctc_loss_from_logits(
-            logits.float().transpose(0, 1), targets, lengths, target_lengths, blank=BLANK, reduction="none",
-            zero_infinity=True,
-        )  # fmt: skip
+        return ctc_losses(logits, lengths, targets, target_lengths, blank=BLANK)
 
 
 def best_path(

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from seqkit import ops
 from seqkit.ops import library
 
 
@@ -148,3 +149,21 @@ def _losses(
     if grad_rows is not None and not whole:
         grad_rows = torch.zeros_like(hidden, dtype=products).index_copy_(0, counted, grad_rows)
     return total, (grad_rows, grad_weight, grad_bias)
+
+
+def ctc_losses(
+    logits: Float[Tensor, "B T C"],
+    lengths: Int[Tensor, " B"],
+    targets: Int[Tensor, "B S"],
+    target_lengths: Int[Tensor, " B"],
+    *,
+    blank: int,
+) -> Float[Tensor, " B"]:
+    """-log p(target) of each, the sum over all alignments; 0 of a target that does not fit into its frames.
+
+    Reference: Graves et al. 2006, section 4.1.
+    """
+    return ops.ctc_loss_from_logits(
+        logits.float().transpose(0, 1), targets, lengths, target_lengths, blank=blank, reduction="none",
+        zero_infinity=True,
+    )  # fmt: skip

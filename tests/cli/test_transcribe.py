@@ -55,8 +55,12 @@ def test_a_language_model_and_hot_words_are_asked(seqkit: Any, run: Path, tmp_pa
     (tmp_path / "text").write_text("\n".join(texts(run)) + "\n")
     assert seqkit("ngram", "train", tmp_path / "text", "-o", tmp_path / "lm.arpa", "--order", "2").code == 0
     (tmp_path / "hot").write_text("low\nmid high\n")
-    options = ("--beam", "10", "--lm", tmp_path / "lm.arpa", "--lm-weight", "0.3", "--hot-words", tmp_path / "hot")
-    assert seqkit("transcribe", run, run.parent / "sounds/2.wav", *options).lines == [texts(run)[2]]
+    call = ("transcribe", run, run.parent / "sounds/2.wav", "--beam", "10")
+    assert seqkit(*call, "--lm", tmp_path / "lm.arpa", "--lm-weight", "0.3").lines == [texts(run)[2]]
+    hot = (*call, "--hot-words", tmp_path / "hot", "--hot-word-weight")
+    assert seqkit(*hot, "0").lines == [texts(run)[2]]
+    (many,) = seqkit(*hot, "8").lines  # so heavy that it is heard where it is not
+    assert many.split().count("low") > texts(run)[2].split().count("low")
 
 
 def test_a_broken_file_gives_an_empty_line_and_exit_code_2(seqkit: Any, run: Path, tmp_path: Path) -> None:

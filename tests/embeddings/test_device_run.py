@@ -2,6 +2,7 @@
 
 import itertools
 import random
+import time
 from pathlib import Path
 from typing import Any
 
@@ -110,20 +111,30 @@ def test_stretches_keep_sentences_whole() -> None:
     assert stretches(ids[:2], 1).tolist() == [0, 1, 2]
 
 
-def test_an_interrupted_device_run_goes_on_to_the_same_bytes(text: Path, tmp_path: Path) -> None:
+def test_an_interrupted_device_run_goes_on_to_the_same_bytes(
+    text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     trainer = Word2Vec(dim=8, epochs=4)
     whole = device_run(trainer, text)
     train(whole)
     first = device_run(trainer, text)
+    learn = first._train_stretch
+
+    def learn_and_wait() -> None:  # in the middle, until the run is told to stop
+        learn()
+        while first.progress().position == 4 and not first._stopped:
+            time.sleep(0.001)
 
     def interrupt(progress: Progress) -> None:
-        raise KeyboardInterrupt
+        if first.progress().position == 4:
+            raise KeyboardInterrupt
 
+    monkeypatch.setattr(first, "_train_stretch", learn_and_wait)
     with pytest.raises(KeyboardInterrupt):
         train(first, checkpoint=tmp_path / "state", on_progress=interrupt)
     again = device_run(trainer, text)
     again.restore(Checkpoint.load(tmp_path / "state"), "state")
-    assert 0 < again.progress().position < whole.progress().position
+    assert again.progress().position == 5 < whole.progress().position
     train(again)
     assert (again.matrix(0) == whole.matrix(0)).all()
     assert (again.matrix(1) == whole.matrix(1)).all()

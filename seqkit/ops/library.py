@@ -21,9 +21,10 @@ from seqkit.errors import InputError
 PACKAGE = Path(__file__).resolve().parents[1]
 CHOICES = ("auto", "native", "reference")
 DEVICES = ("cpu", "cuda")
-# The matrix unit of some CPUs, for products of bfloat16: torch's, and those of `rnn`, `gru` and `lstm`.
-HAS_AMX = bool(getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)())
 
+RECURRENT = (
+    "float32, bfloat16 and float16, on the CPU float64 too, forward and backward; bfloat16 by AMX where the CPU has it"
+)
 # The name of each operator's kernel in the dispatcher, and what the kernel covers; the rest runs on the reference.
 OPERATORS = {
     "additive_attention": ("additive_attention", "float32, float64, bfloat16 and float16, forward and backward"),
@@ -44,13 +45,13 @@ OPERATORS = {
     "ctc_loss": ("ctc_loss", "float32, float64, bfloat16 and float16, forward and backward"),
     "decode_attention": ("decode_attention", "float32, float16 and bfloat16 without gradient"),
     "extend_ancestry": ("extend_ancestry", "every call"),
-    "gru": ("rnn", "float32, bfloat16 and float16, on the CPU float64 too, forward and backward"),
+    "gru": ("rnn", RECURRENT),
     "gru_cell": ("gru_cell", "float32 without gradient"),
     "linear": ("linear", "float32 without gradient"),
-    "lstm": ("rnn", "float32, bfloat16 and float16, on the CPU float64 too, forward and backward"),
+    "lstm": ("rnn", RECURRENT),
     "lstm_cell": ("lstm_cell", "float32 without gradient"),
     "nms": ("nms_mask", "float32, on the CPU float64 too"),
-    "rnn": ("rnn", "float32, bfloat16 and float16, on the CPU float64 too, forward and backward"),
+    "rnn": ("rnn", RECURRENT),
     "roi_align": ("roi_align", "float32, float64, bfloat16 and float16, forward and backward"),
     "soft_nms": ("soft_nms_padded", "float32, on the CPU float64 too"),
     "viterbi_align": ("viterbi_align", "float32, float64, bfloat16 and float16 without gradient"),
@@ -77,6 +78,12 @@ def build_facts() -> dict[str, Any]:
     return facts
 
 
+def _has_amx() -> bool:
+    """Whether the CPU has AMX and the system lets this process use it; SEQKIT_ISA caps it, as it does the kernels."""
+    supported, ask = (getattr(torch.cpu, name, lambda: False) for name in ("_is_amx_tile_supported", "_init_amx"))
+    return os.environ.get("SEQKIT_ISA", "") not in ("0", "1") and bool(supported()) and bool(ask())
+
+
 def _load() -> str:
     """Loads the library; the reason why not, or "" when it is there."""
     path = PACKAGE / "_C.abi3.so"
@@ -101,6 +108,8 @@ def _native_pairs() -> frozenset[tuple[str, str]]:
     return frozenset(pairs)
 
 
+# The matrix unit of some CPUs, for products of bfloat16: torch's, and those of `rnn`, `gru` and `lstm`.
+HAS_AMX = _has_amx()
 _missing = _load()
 _native = _native_pairs()
 _choice = os.environ.get("SEQKIT_BACKEND", "auto")

@@ -87,3 +87,11 @@ for activation in ("none", "gelu", "tanh"):
 print("same")
 """
     assert run(code, SEQKIT_ISA=level) == "same"
+
+
+def test_the_matrix_unit_is_capped_as_the_kernels_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
+    for level, allowed, has in (("2", True, True), ("1", True, False), ("0", True, False), ("2", False, False)):
+        monkeypatch.setenv("SEQKIT_ISA", level)
+        monkeypatch.setattr(torch.cpu, "_init_amx", lambda allowed=allowed: allowed)
+        assert library._has_amx() is has
